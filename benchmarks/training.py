@@ -1,0 +1,373 @@
+"""Tokens a second of our loop beside `transformers.Trainer` and a plain hand-written loop.
+
+    python benchmarks/training.py [--quick] [--compiled] [--rounds N] [--steps N]
+
+Same shape, batch, data, precision and threads; every round runs each of them once, one after another in this
+process, so that a noisy machine is noisy for all. What is reported is the ratio of a round, its median over rounds
+and its extremes. A round's time runs from the end of its first step to the end of its last: data,
+optimizer, clipping and our log are inside, start-up is not (it is reported apart). Peak memory and the time to
+the first step are taken in a process of their own.
+
+Trainer is as a user would configure it: `LlamaForCausalLM`, bf16 where we use bf16, `adamw_torch_fused`, cosine
+schedule, gradient clipping, pre-tokenised windows, no evaluation, no saving, no progress bar, nothing reported.
+The plain loop is of the nanoGPT kind, with a model written in the plainest torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sovereign.contract.model import Decoder as Shape
+from sovereign.contract.training import Schedule, Training
+from sovereign.model.decoder import build, hf_config, rotation_table
+from sovereign.training.device import choose_device, choose_precision
+from sovereign.training.evaluation import evaluate
+from sovereign.training.loop import adamw, train
+from sovereign.training.sampling import sample
+
+SHAPE = Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256)
+VOCABULARY = 4096
+SEQUENCES = 8
+TOKENS = SEQUENCES * SHAPE.context
+Round = Callable[[int], list[float]]  # steps -> the moment each of them ended
+
+
+class RandomStream:
+    """Windows of tokens as unevenly frequent as words are (Zipf), so that losses fall as they do on text."""
+
+    def __init__(self) -> None:
+        weights = 1 / np.arange(1, VOCABULARY + 1)
+        ids = np.random.default_rng(0).choice(VOCABULARY, 2_000_000, p=weights / weights.sum()).astype(np.uint16)
+        self.windows = ids[: len(ids) // (SHAPE.context + 1) * (SHAPE.context + 1)].reshape(-1, SHAPE.context + 1)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> SimpleNamespace:
+        which = (np.arange(SEQUENCES) + step * SEQUENCES) % len(self.windows)
+        return SimpleNamespace(ids=self.windows[which].astype(np.int64), windows=which, passed=0)
+
+
+STREAM = RandomStream()
+
+
+def settings(steps: int, compiled: bool) -> Training:
+    schedule = Schedule(kind="cosine", peak=1e-3, floor=1e-4, warmup=10)
+    return Training(steps=steps, sequences=SEQUENCES, schedule=schedule, compile=compiled)
+
+
+def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
+    """Return a round of our loop as shipped, with a log that writes every row as a run does."""
+    model = build(SHAPE, VOCABULARY, seed=0).to(device)
+    rows = tempfile.TemporaryFile("w")
+
+    def log(kind: str, **row: Any) -> None:
+        rows.write(json.dumps({"run": "benchmark", "kind": kind, **row}) + "\n")
+        rows.flush()
+
+    training = settings(100_000, compiled)
+    optimizer = adamw(model, training.optimizer)
+    done = 0
+
+    def some(steps: int) -> list[float]:
+        nonlocal done
+        ends: list[float] = []
+        train(
+            model,
+            optimizer,
+            STREAM,
+            training,
+            device=device,
+            precision="bf16" if bf16 else "fp32",
+            seed=0,
+            evaluate_every=10**9,
+            log=log,
+            progress=lambda *_: ends.append(time.perf_counter()),
+            done=done,
+            until=done + steps,
+        )
+        done += steps
+        return ends
+
+    return some
+
+
+def trainer(device: torch.device, bf16: bool, compiled: bool) -> Round:
+    """Return a round of `transformers.Trainer`."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+
+    class Windows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(STREAM.windows)
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            ids = torch.from_numpy(STREAM.windows[index, :-1].astype(np.int64))
+            return {"input_ids": ids, "labels": ids}
+
+    class Ends(transformers.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    ends: list[float] = []
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config(SHAPE, VOCABULARY)))
+
+    def some(steps: int) -> list[float]:
+        ends.clear()
+        arguments = transformers.TrainingArguments(
+            output_dir=tempfile.gettempdir(),
+            per_device_train_batch_size=SEQUENCES,
+            max_steps=steps,
+            bf16=bf16,
+            optim="adamw_torch_fused",
+            learning_rate=1e-3,
+            lr_scheduler_type="cosine",
+            weight_decay=0.1,
+            max_grad_norm=1.0,
+            torch_compile=compiled,
+            use_cpu=device.type == "cpu",
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            seed=0,
+        )
+        transformers.Trainer(model, arguments, train_dataset=Windows(), callbacks=[Ends()]).train()
+        return list(ends)
+
+    return some
+
+
+class PlainDecoder(nn.Module):
+    """The same network in the plainest torch: nn.Linear, SDPA, all logits, F.cross_entropy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        h, kv = SHAPE.hidden, SHAPE.kv_heads * SHAPE.head_dim
+
+        def linear(inputs: int, outputs: int) -> nn.Linear:
+            return nn.Linear(inputs, outputs, bias=False)
+
+        self.embed = nn.Embedding(VOCABULARY, h)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.RMSNorm(h, SHAPE.norm_epsilon),
+                    "q": linear(h, h),
+                    "k": linear(h, kv),
+                    "v": linear(h, kv),
+                    "o": linear(h, h),
+                    "norm2": nn.RMSNorm(h, SHAPE.norm_epsilon),
+                    "gate": linear(h, SHAPE.ffn),
+                    "up": linear(h, SHAPE.ffn),
+                    "down": linear(SHAPE.ffn, h),
+                }
+            )
+            for _ in range(SHAPE.layers)
+        )
+        self.norm = nn.RMSNorm(h, SHAPE.norm_epsilon)
+        self.head = linear(h, VOCABULARY)
+        self.head.weight = self.embed.weight
+        nn.init.normal_(self.embed.weight, std=0.02)
+        cos, sin = rotation_table(SHAPE)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def rotated(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, -1)
+        return torch.cat((first * self.cos - second * self.sin, second * self.cos + first * self.sin), -1).to(x.dtype)
+
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        b, t = ids.shape
+        x = self.embed(ids)
+        for layer in self.layers:
+            y = layer["norm1"](x)
+            q, k, v = (layer[name](y).view(b, t, -1, SHAPE.head_dim).transpose(1, 2) for name in "qkv")
+            y = F.scaled_dot_product_attention(self.rotated(q), self.rotated(k), v, is_causal=True, enable_gqa=True)
+            x = x + layer["o"](y.transpose(1, 2).reshape(b, t, -1))
+            y = layer["norm2"](x)
+            x = x + layer["down"](F.silu(layer["gate"](y)) * layer["up"](y))
+        return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
+
+
+def plain(device: torch.device, bf16: bool, compiled: bool) -> Round:
+    """Return a round of a plain training loop, as one writes it by hand."""
+    torch.manual_seed(0)
+    model: Any = PlainDecoder().to(device)
+    matrices, gains = ([p for p in model.parameters() if (p.dim() > 1) == is_matrix] for is_matrix in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
+    if compiled:
+        model = torch.compile(model)
+    done = 0
+
+    def some(steps: int) -> list[float]:
+        nonlocal done
+        ends = []
+        for step in range(done, done + steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-4 + 9e-4 * 0.5 * (1 + math.cos(math.pi * step / 100_000))
+            ids = torch.from_numpy(STREAM.batch(step).ids).to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = model(ids[:, :-1], ids[:, 1:])
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss.item()
+            ends.append(time.perf_counter())
+        done += steps
+        return ends
+
+    return some
+
+
+LOOPS = {"ours": ours, "trainer": trainer, "plain": plain}
+
+
+def rate(ends: list[float]) -> float:
+    """Return tokens a second between the end of the first step and the end of the last."""
+    return (len(ends) - 1) * TOKENS / (ends[-1] - ends[0])
+
+
+def compare(compiled: bool, rounds: int, steps: int, device: torch.device, bf16: bool) -> dict[str, Any]:
+    """Print and return rates and ratios over alternating rounds."""
+    loops = {name: loop(device, bf16, compiled) for name, loop in LOOPS.items()}
+    for loop in loops.values():
+        loop(4)
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for index in range(rounds):
+        order = list(loops) if index % 2 == 0 else list(reversed(loops))
+        for name in order:
+            rates[name].append(rate(loops[name](steps)))
+    label = "compiled" if compiled else "eager"
+    for name, values in rates.items():
+        print(f"{label:9} {name:8} {statistics.median(values):8,.0f} tokens/s  ({min(values):,.0f} to {max(values):,.0f})")
+    result: dict[str, Any] = {"rates": rates}
+    for peer in ("trainer", "plain"):
+        ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates[peer], strict=True)]
+        low, high = interval(ratios)
+        result[f"ours/{peer}"] = (statistics.median(ratios), low, high)
+        print(f"{label:9} ours / {peer}: {statistics.median(ratios):.2f}  [{low:.2f}, {high:.2f}]")
+    return result
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the median ratio."""
+    draws = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def alone(name: str, compiled: bool) -> None:
+    """Print, as JSON, the time to the first step and the peak memory of one loop in this process."""
+    device = choose_device("auto")
+    if name == "trainer":
+        import transformers  # the cost of importing a peer is not its cost of training
+
+        assert transformers.Trainer
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    ends = LOOPS[name](device, choose_precision("auto", device)[0] == "bf16", compiled)(8)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"first_step": ends[0] - began, "grown_mib": (peak - before) / 1024, "peak_mib": peak / 1024}))
+
+
+def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
+    """Return the share of training time spent on rows: step rows, and 300 evaluation rows every 100 steps."""
+    model = build(SHAPE, VOCABULARY, seed=0).to(device)
+    spent = 0.0
+    with tempfile.TemporaryFile("w") as rows:
+
+        def log(kind: str, **row: Any) -> None:
+            nonlocal spent
+            began = time.perf_counter()
+            rows.write(json.dumps({"run": "0" * 26, "kind": kind, **row}) + "\n")
+            rows.flush()
+            spent += time.perf_counter() - began
+
+        began = time.perf_counter()
+        precision = "bf16" if bf16 else "fp32"
+        training = settings(steps, compiled=False)
+        train(model, adamw(model, training.optimizer), STREAM, training, device=device, precision=precision, seed=0, evaluate_every=steps, log=log)
+        trained = time.perf_counter() - began
+        for index in range(max(1, 300 * steps // 100)):
+            log("evaluation", step=100, split="validation", document=f"{index:016x}", nll=1234.5678, tokens=511)
+    return spent / trained
+
+
+def floor(device: torch.device, bf16: bool) -> float:
+    """Return the tokens a second that the measured matrix peak would allow, were there nothing but matrices."""
+    a = torch.randn(2048, 2048, device=device).to(torch.bfloat16 if bf16 else torch.float32)
+    times = []
+    for _ in range(12):
+        began = time.perf_counter()
+        (a @ a).sum().item()
+        times.append(time.perf_counter() - began)
+    peak = 2 * 2048**3 / statistics.median(times)
+    print(f"matrix peak {peak / 1e9:,.0f} GFLOP/s, {SHAPE.flops_per_token(VOCABULARY) / 1e6:.1f} MFLOP a token")
+    return peak / SHAPE.flops_per_token(VOCABULARY)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rounds, nothing compiled: a minute")
+    parser.add_argument("--compiled", action="store_true", help="both compiled as well: some minutes of warm-up")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--steps", type=int, default=15, help="in a round")
+    parser.add_argument("--alone", choices=LOOPS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.alone:
+        return alone(asked.alone, asked.compiled)
+
+    rounds = asked.rounds or (3 if asked.quick else 9)
+    device = choose_device("auto")
+    precision, why = choose_precision("auto", device)
+    bf16 = precision == "bf16"
+    print(f"{device}, {torch.get_num_threads()} threads, {precision} ({why}), torch {torch.__version__}")
+    most = floor(device, bf16)
+    result = compare(False, rounds, asked.steps, device, bf16)
+    mine = statistics.median(result["rates"]["ours"])
+    print(f"of the matrix floor of {most:,.0f} tokens/s, ours reaches {mine / most:.0%}")
+    print(f"rows cost {bookkeeping(device, bf16, 20 if asked.quick else 60):.2%} of training time")
+
+    model = build(SHAPE, VOCABULARY, seed=0).to(device)
+    documents = [(f"{index:016x}", STREAM.windows.reshape(-1)[index * 513 : (index + 1) * 513]) for index in range(100)]
+    began = time.perf_counter()
+    evaluate(model, documents, batch=8, context=SHAPE.context, precision=precision, device=device)
+    print(f"evaluating 100 documents of 512 tokens: {time.perf_counter() - began:.1f} s")
+    began = time.perf_counter()
+    sample(model, [list(range(1, 20 + index)) for index in range(100)], 96, temperature=0.7, top_k=50, seed=0)
+    print(f"sampling 100 continuations of 96 tokens: {time.perf_counter() - began:.1f} s")
+
+    for compiled in [False, True] if asked.compiled else [False]:
+        for name in LOOPS:
+            command = [sys.executable, str(Path(__file__)), "--alone", name, *(["--compiled"] if compiled else [])]
+            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            print(
+                f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, "
+                f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"
+            )
+    if asked.compiled:
+        compare(True, rounds, asked.steps, device, bf16)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The training and evaluation sections: how long, how fast, and what is looked at on the way."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sovereign.canonical import Record
+
+
+class Adamw(Record):
+    """AdamW (Loshchilov & Hutter 2019); decay falls on matrices only."""
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
+class Schedule(Record):
+    """The learning rate of each step: linear warmup, then constant, cosine, or warmup-stable-decay."""
+
+    kind: Literal["constant", "cosine", "wsd"]
+    peak: float = Field(gt=0, lt=1)
+    floor: float = Field(default=0.0, ge=0)
+    warmup: int = Field(default=0, ge=0, description="steps")
+    decay: float = Field(default=0.2, gt=0, le=1, description="share of the steps that wsd decays over")
+
+    @model_validator(mode="after")
+    def _descends(self) -> Schedule:
+        if self.floor > self.peak:
+            raise ValueError(f"floor {self.floor:g} is above peak {self.peak:g}")
+        return self
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate applied in update `step` (counted from 1) of `steps`."""
+        if step <= self.warmup:
+            return self.peak * step / self.warmup
+        if self.kind == "constant":
+            return self.peak
+        if self.kind == "cosine":
+            done = (step - self.warmup) / max(1, steps - self.warmup)
+            return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        start = steps - max(1, round(self.decay * steps))
+        if step <= start:
+            return self.peak
+        return self.peak + (self.floor - self.peak) * (step - start) / (steps - start)
+
+
+class Training(Record):
+    """How the weights are moved. A step is one optimizer update on `sequences` windows."""
+
+    steps: int = Field(ge=1)
+    sequences: int = Field(ge=1, description="windows a step, over all ranks and micro-batches")
+    micro_batch: int | None = Field(default=None, ge=1, description="windows in one forward; all of a rank's by default")
+    optimizer: Annotated[Adamw, Field()] = Adamw()
+    schedule: Schedule
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    wrap_around: bool = False
+    most_passes: float | None = Field(default=None, gt=0, description="over the train side; needs wrap_around to exceed 1")
+    checkpoint_every: int = Field(default=100, ge=1, description="steps")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Training:
+        if self.micro_batch and self.sequences % self.micro_batch:
+            raise ValueError(f"sequences {self.sequences} is not a multiple of micro_batch {self.micro_batch}")
+        if self.schedule.warmup >= self.steps:
+            raise ValueError(f"warmup of {self.schedule.warmup} steps leaves nothing of {self.steps} steps")
+        if self.wrap_around and self.most_passes is None:
+            raise ValueError("wrap_around needs most_passes: say how often a document may be seen")
+        if not self.wrap_around and (self.most_passes or 1) > 1:
+            raise ValueError(f"most_passes {self.most_passes:g} needs wrap_around: true")
+        return self
+
+
+class Samples(Record):
+    """Seeded continuations of held-out function heads."""
+
+    prompts: int = Field(default=100, ge=0)
+    tokens: int = Field(default=96, ge=1)
+    temperature: float = Field(default=0.7, ge=0, description="0 is greedy")
+    top_k: int = Field(default=50, ge=0, description="0 keeps every token")
+
+
+class Evaluation(Record):
+    """What is measured on the way, in evaluation mode: the same documents every time."""
+
+    every: int = Field(ge=1, description="steps")
+    documents: int = Field(default=200, ge=1, description="most documents of each split")
+    tokens: int = Field(default=512, ge=8, description="most target tokens of one document")
+    batch: int = Field(default=8, ge=1, description="windows in one forward; does not change the result")
+    samples: Samples = Samples()
+    replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")

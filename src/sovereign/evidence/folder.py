@@ -1,0 +1,101 @@
+"""A run's folder: intent.json, rows/, and evidence.json once it is concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+from sovereign.canonical import Malformed, Problem, digest, digest_file, read, validate
+from sovereign.evidence.intent import Intent
+from sovereign.evidence.rows import KINDS, Row, read_rows
+from sovereign.evidence.statement import RowFile, Statement
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a run intended and what it observed: all that a measurement may be computed from."""
+
+    intent: Intent
+    rows: Mapping[str, tuple[Row, ...]]
+
+    def of(self, kind: type[RowType]) -> tuple[RowType, ...]:
+        """Return the rows of one kind, in the order in which they were written."""
+        return cast("tuple[RowType, ...]", self.rows.get(kind.model_fields["kind"].default, ()))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder as read: each document strictly parsed, or the problems that prevented it."""
+
+    path: Path
+    name: str
+    intent: Intent | None
+    intent_digest: str | None
+    statement: Statement | None
+    statement_digest: str | None
+    rows: Mapping[str, tuple[Row, ...]]
+    row_files: tuple[RowFile, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def contract(self) -> str:
+        return self.path.parent.name
+
+    @property
+    def run(self) -> str:
+        return self.path.name
+
+
+def run_folders(evidence: Path) -> list[Path]:
+    """Return every run's folder under `evidence/`, in order; what is no folder is no run."""
+    if not evidence.is_dir():
+        return []
+    contracts = sorted(entry for entry in evidence.iterdir() if entry.is_dir())
+    return [run for contract in contracts for run in sorted(contract.iterdir()) if run.is_dir()]
+
+
+def read_folder(path: Path, name: str) -> RunFolder:
+    """Return the run's folder at `path`; whatever cannot be read stands in `problems`, with its place."""
+    problems: list[Problem] = []
+    intent = statement = intent_digest = statement_digest = None
+    try:
+        document = read(path / "intent.json", f"{name}/intent.json")
+        intent_digest = digest(document.value)
+        intent = validate(Intent, document)
+    except Malformed as error:
+        problems += error.problems
+    if (path / "evidence.json").exists():
+        try:
+            document = read(path / "evidence.json", f"{name}/evidence.json")
+            statement_digest = digest(document.value)
+            statement = validate(Statement, document)
+        except Malformed as error:
+            problems += error.problems
+    rows: dict[str, tuple[Row, ...]] = {}
+    files: list[RowFile] = []
+    for file in sorted((path / "rows").glob("*.jsonl")):
+        try:
+            rows[file.stem] = read_rows(file, f"{name}/rows/{file.name}", path.name)
+            files.append(row_file(file, len(rows[file.stem])))
+        except Malformed as error:
+            if statement is not None or (path / "evidence.json").exists():
+                problems += error.problems
+            # an unconcluded run may end in a torn line: it was killed, and nothing is measured from it
+    return RunFolder(
+        path, name, intent, intent_digest, statement, statement_digest, rows, tuple(files), tuple(problems)
+    )  # fmt: skip
+
+
+def row_file(path: Path, count: int) -> RowFile:
+    """Return the statement's line about one file of rows."""
+    return RowFile(path=f"rows/{path.name}", digest=digest_file(path), count=count)
+
+
+def known_files() -> frozenset[str]:
+    """Return the names a concluded run's folder may hold."""
+    return frozenset({"intent.json", "evidence.json", *(f"rows/{kind}.jsonl" for kind in KINDS)})

@@ -1,0 +1,187 @@
+"""Rows: one line of what was observed. Every number a run reports is computed from these.
+
+A run keeps one file a kind, `rows/<kind>.jsonl`; each row names its run, so that none can be moved
+to another unnoticed. Losses are kept as sums of nats with their token counts, never as averages.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sovereign.canonical import Malformed, Problem, Record, parse_json, validate
+
+DocumentId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="first 16 hex digits of the text's sha256")]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Split = Literal["train", "validation", "control"]
+Evaluated = Literal["validation", "train_probe", "control"]
+
+
+class Row(Record):
+    run: str
+
+
+class CorpusRow(Row):
+    """A document the source held, and the side it was put on, or why it was left out."""
+
+    kind: Literal["corpus"] = "corpus"
+    document: DocumentId
+    name: str
+    split: Literal["train", "validation", "control", "left_out"]
+    reason: Literal["", "too_short", "too_long", "not_utf8", "exact_duplicate"] = ""
+    bytes: Count
+    tokens: Count
+    cluster: DocumentId | Literal[""] = Field(default="", description="first document of its near-duplicate cluster")
+
+
+class OverlapRow(Row):
+    """How much of a held-out document stands in the train side, in tokens covered by matches."""
+
+    kind: Literal["overlap"] = "overlap"
+    document: DocumentId
+    split: Literal["validation", "control"]
+    tokens: Count
+    covered_13: Count = Field(description="tokens inside a 13-gram that the train side holds")
+    covered_50: Count = Field(description="tokens inside a 50-gram that the train side holds")
+
+
+class FloorRow(Row):
+    """What counting alone would score on the tokens of a validation document."""
+
+    kind: Literal["floor"] = "floor"
+    document: DocumentId
+    tokens: Count
+    unigram_nll: float = Field(ge=0, description="nats, add-one unigram counted on the train side")
+    bigram_nll: float = Field(ge=0, description="nats, bigram interpolated with that unigram")
+
+
+class StepRow(Row):
+    """One optimizer update, as it was applied."""
+
+    kind: Literal["step"] = "step"
+    step: int = Field(ge=1)
+    loss: float = Field(description="nats per target token: summed loss over counted targets, all micro-batches")
+    tokens: int = Field(ge=1, description="target tokens counted in the loss of this step")
+    learning_rate: float = Field(ge=0, description="read from the optimizer as the update was applied")
+    grad_norm: float = Field(ge=0, description="before clipping")
+    seconds: Seconds
+    clock: Seconds = Field(description="training time since step 0, over all segments of a resumed run")
+    windows: str = Field(pattern=r"^[0-9a-f]{16}$", description="digest of the ids of the windows consumed, in order")
+    passed: Count = Field(description="the pass over the train side that the first window belongs to")
+
+
+class EvaluationRow(Row):
+    """The loss of one document at one checkpoint, in evaluation mode."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    step: Count
+    split: Evaluated
+    document: DocumentId
+    nll: float = Field(ge=0, description="nats, summed over the target tokens")
+    tokens: int = Field(ge=1)
+
+
+class ExposureRow(Row):
+    """How often the windows of one document were trained on, counted from the windows consumed."""
+
+    kind: Literal["exposure"] = "exposure"
+    document: DocumentId
+    windows: Count = Field(description="windows that hold some of it")
+    consumed: Count = Field(description="times such a window was consumed")
+    most: Count = Field(description="times the most consumed of them was")
+
+
+class SampleRow(Row):
+    """A seeded continuation of a held-out prompt, by the model or by a control that cannot write."""
+
+    kind: Literal["sample"] = "sample"
+    step: Count
+    sampler: Literal["model", "bigram", "newline"]
+    prompt_id: int = Field(ge=0)
+    document: DocumentId
+    prompt: str
+    text: str
+    seed: Count
+
+
+class ReplayRow(Row):
+    """Steps repeated from a checkpoint: the state they led to, beside the state of the straight run."""
+
+    kind: Literal["replay"] = "replay"
+    checkpoint: Count = Field(description="step of the checkpoint resumed from")
+    step: Count = Field(description="step compared")
+    straight_loss: float
+    replayed_loss: float
+    straight: str = Field(description="digest of the weights after this step in the straight run")
+    replayed: str
+
+
+class NoticeRow(Row):
+    """Something that was not as asked, or that a guard saw: nothing is silent."""
+
+    kind: Literal["notice"] = "notice"
+    step: Count
+    name: str
+    asked: str = ""
+    got: str = ""
+    message: str
+
+
+class CostRow(Row):
+    """What a part of the run cost: wall seconds and the largest resident memory so far."""
+
+    kind: Literal["cost"] = "cost"
+    part: str
+    seconds: Seconds
+    peak_bytes: Count
+    tokens: Count = 0
+
+
+AnyRow = (
+    CorpusRow | OverlapRow | FloorRow | StepRow | EvaluationRow | ExposureRow | SampleRow | ReplayRow | NoticeRow | CostRow
+)
+KINDS: dict[str, type[Row]] = {
+    kind.model_fields["kind"].default: kind
+    for kind in (CorpusRow, OverlapRow, FloorRow, StepRow, EvaluationRow, ExposureRow, SampleRow, ReplayRow, NoticeRow, CostRow)
+}
+
+
+def line(row: Row) -> bytes:
+    """Return the row as the one line that its file holds."""
+    return json.dumps(row.plain(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def read_rows(path: Path, name: str, run: str) -> tuple[Row, ...]:
+    """Return the rows of one file, each validated and of this run.
+
+    Raises Malformed naming each bad line: a torn last line, another run's row, a row of another kind.
+    """
+    kind = KINDS.get(path.stem)
+    if kind is None:
+        raise Malformed([Problem(name, f"rows/{path.name} is not a kind of row; expected one of {', '.join(sorted(KINDS))}")])
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Malformed([Problem(name, f"cannot be read: {error.strerror}")]) from None
+    problems: list[Problem] = []
+    rows: list[Row] = []
+    lines = data.split(b"\n")
+    if lines[-1]:
+        problems.append(Problem(name, "the last line is cut off: it has no line end", len(lines)))
+    for number, text in enumerate(lines[:-1], 1):
+        try:
+            row = validate(kind, parse_json(text, name, number))
+        except Malformed as error:
+            problems += error.problems
+            continue
+        if row.run != run:
+            problems.append(Problem(name, f"this row belongs to run {row.run}, not to {run}", number))
+        rows.append(row)
+    if problems:
+        raise Malformed(problems)
+    return tuple(rows)

@@ -1,0 +1,263 @@
+"""The status of every criterion of a spec, as a pure function of values.
+
+It is total (every criterion has one status), independent of the order of its inputs, and monotone:
+removing support never improves a status, adding a falsifier or an unconcluded intent never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from sovereign.gate.admission import Current, Finding, VerifiedRun
+from sovereign.gate.evaluation import (
+    CriterionStatus, Evaluation, FindingNote, ObligationStatus, Reason, RunNote, Status, WaiverNote,
+)  # fmt: skip
+from sovereign.gate.obligations import Result, result, weigh
+from sovereign.spec.amendment import Amendment, Waiver
+from sovereign.spec.criterion import Criterion, Spec
+from sovereign.spec.diff import classify
+
+GONE = Current(code="", model=None, evaluator="")
+
+
+def judge(
+    spec: Spec,
+    runs: Sequence[VerifiedRun],
+    subjects: Mapping[str, Current],
+    now: datetime,
+    *,
+    spec_path: str = "",
+    amendments: Sequence[Amendment] = (),
+    waivers: Sequence[Waiver] = (),
+    unproven: Mapping[str, str] | None = None,
+    findings: Sequence[Finding] = (),
+) -> Evaluation:
+    """Return what the evidence makes of every criterion.
+
+    `subjects` holds each contract's subjects as they stand now; `unproven` says of a criterion why its
+    evaluator may not be believed (a control that did not come out); `findings` are those of no run.
+    """
+    ordered = sorted(runs, key=lambda run: (run.intent.written if run.intent else "", run.name))
+    mine = [run for run in ordered if run.intent is None or run.intent.spec == spec.spec]
+    statuses = [
+        _criterion(spec, one, mine, subjects.get(one.contract, GONE), now, amendments, waivers, (unproven or {}).get(one.id))
+        for one in spec.criteria
+    ]
+    statuses += [_tombstone(one.id, one.category, one.amendment, amendments) for one in spec.withdrawn]
+    statuses += _dropped(spec, mine)
+    return Evaluation(
+        spec=spec.spec,
+        version=spec.version,
+        spec_path=spec_path,
+        now=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        criteria=tuple(statuses),
+        runs=tuple(_note(run, now) for run in mine),
+        findings=tuple(
+            FindingNote(kind=one.kind, path=one.path, message=one.message)
+            for one in (*findings, *(found for run in mine for found in run.findings))
+        ),
+        expired_waivers=tuple(sorted(one.id for one in waivers if one.expires < now.date())),
+    )
+
+
+def _criterion(
+    spec: Spec, criterion: Criterion, runs: Sequence[VerifiedRun], current: Current, now: datetime,
+    amendments: Sequence[Amendment], waivers: Sequence[Waiver], unproven: str | None,
+) -> CriterionStatus:  # fmt: skip
+    touching = [run for run in runs if run.claims(criterion)]
+    sound = [run for run in touching if not run.findings and run.intent is not None]
+    binding = [run for run in sound if run.intent and run.intent.confirmatory]
+    concluded = [run for run in binding if run.statement and run.statement.outcome != "abandoned"]
+    history = _History(criterion, amendments)
+
+    obligations = []
+    for seed, slice_, environment in criterion.expanded():
+        here = [
+            run for run in concluded
+            if run.intent and run.intent.seed == seed and environment in ("any", run.intent.environment.device)
+        ]  # fmt: skip
+        admitted = [] if unproven else here
+        now_held = [run for run in admitted if history.carries(run)]
+        once_held = [run for run in admitted if not history.carries(run)]
+        results = [result(run, criterion, slice_, current, now) for run in now_held]
+        obligations.append(
+            weigh(criterion, seed, slice_, environment, results + history.standing_falsifiers(once_held, slice_, current, now),
+                  history.outdated(once_held, slice_, current, now), current)
+        )  # fmt: skip
+
+    status = _roll_up(obligations)
+    reasons = _told(obligations)
+    unconcluded = [run for run in binding if run.unconcluded(now)]
+    if unconcluded and status == "DISCHARGED":
+        status = "PARTIAL"
+        reasons = (Reason(code="UNCONCLUDED", text=f"{len(unconcluded)} run(s) unconcluded: {unconcluded[0].name}"), *reasons)
+    broken = [found for run in touching for found in run.findings]
+    hidden = history.hidden_results(sound)
+    if broken or hidden:
+        status = "INVALID"
+        reasons = (
+            *(Reason(code=found.kind.upper(), text=str(found)) for found in broken[:3]),
+            *(Reason(code="INTEGRITY", text=text) for text in hidden),
+        )
+    if unproven:
+        reasons = (Reason(code="UNPROVEN", text=unproven), *reasons)
+    if any(run.intent and history.reevaluated(run) for run in concluded):
+        reasons = (*reasons, Reason(code="RE_EVALUATED", text="evidence from before the bound was tightened, judged by the new one"))
+    measured = next((one.measured for one in obligations if one.measured and one.status == status), None)
+    return CriterionStatus(
+        id=criterion.id, title=criterion.title, category=criterion.category, contract=criterion.contract,
+        stage=criterion.stage, metric=criterion.metric, unit=spec.metrics[criterion.metric].unit, op=criterion.op,
+        bound=criterion.bound, digest=criterion.digest, status=status, reasons=reasons, obligations=tuple(obligations),
+        measured=measured or next((one.measured for one in obligations if one.measured), None),
+        waiver=_waiver(criterion, status, waivers, now),
+        evidence=tuple(sorted(run.digest for run in concluded)),
+        exploratory=sum(1 for run in sound if run.statement) - len([run for run in binding if run.statement]),
+        amended_after_results=history.after_results,
+        was_falsified=history.once_falsified(concluded, current, now),
+        discharge=f"sovereign run --contract contracts/{criterion.contract}.yaml",
+    )  # fmt: skip
+
+
+def _roll_up(obligations: Sequence[ObligationStatus]) -> Status:
+    """Return one status for many: the first rule that matches."""
+    states = [one.status for one in obligations]
+    if "FALSIFIED" in states:
+        return "FALSIFIED"
+    if all(state == "DISCHARGED" for state in states):
+        return "DISCHARGED"
+    if "DISCHARGED" in states or "PARTIAL" in states:
+        return "PARTIAL"
+    return "STALE" if "STALE" in states else "OPEN"
+
+
+def _told(obligations: Sequence[ObligationStatus]) -> tuple[Reason, ...]:
+    """Return the reasons once each; with several obligations, what is shown and what is missing, by name."""
+    reasons: list[Reason] = []
+    if len(obligations) > 1:
+        shown = [one for one in obligations if one.status == "DISCHARGED"]
+        missing = "; ".join(one.name for one in obligations if one.status != "DISCHARGED")
+        text = f"{len(shown)}/{len(obligations)} obligations" + (f", missing {missing}" if missing else "")
+        reasons.append(Reason(code="COVERAGE", text=text))
+    for one in obligations:
+        reasons += [reason for reason in one.reasons if reason not in reasons]
+    return tuple(reasons)
+
+
+class _History:
+    """What became of a criterion's earlier forms: which evidence carries over, and what must not be forgotten."""
+
+    def __init__(self, criterion: Criterion, amendments: Sequence[Amendment]):
+        self.criterion = criterion
+        self.amendments = [one for one in amendments if one.criterion == criterion.id]
+        # earlier digests that amendments lead away from, as far as the present one
+        self.amended: set[str] = set()
+        ends = {criterion.digest}
+        for _ in self.amendments:
+            ends |= {one.from_ for one in self.amendments if one.to in ends}
+        self.amended = ends - {criterion.digest}
+
+    @property
+    def after_results(self) -> int:
+        return sum(1 for one in self.amendments if one.results_seen)
+
+    def frozen(self, run: VerifiedRun) -> Criterion:
+        assert run.intent is not None
+        return run.intent.criteria[self.criterion.id]
+
+    def reevaluated(self, run: VerifiedRun) -> bool:
+        return self.frozen(run).digest != self.criterion.digest and self.carries(run)
+
+    def carries(self, run: VerifiedRun) -> bool:
+        """Say whether the run was held to this form of the criterion, or to one that was only tightened since."""
+        return classify(self.frozen(run), self.criterion) in ("same", "editorial", "tighten")
+
+    def _by_its_own_bound(self, run: VerifiedRun, slice_: str, current: Current, now: datetime) -> Result:
+        return result(run, self.frozen(run), slice_, current, now)
+
+    def standing_falsifiers(
+        self, runs: Sequence[VerifiedRun], slice_: str, current: Current, now: datetime
+    ) -> list[Result]:
+        """Return failures under an earlier form that no amendment has owned up to: they still count."""
+        held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
+        return [one for one in held if one.fails and self.frozen(one.run).digest not in self.amended]
+
+    def outdated(self, runs: Sequence[VerifiedRun], slice_: str, current: Current, now: datetime) -> list[Result]:
+        held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
+        return [one for one in held if one.passes]
+
+    def once_falsified(self, runs: Sequence[VerifiedRun], current: Current, now: datetime) -> tuple[str, ...]:
+        """Return the earlier digests under which a run failed; they are shown for ever."""
+        found = {
+            self.frozen(run).digest
+            for run in runs
+            if self.frozen(run).digest != self.criterion.digest
+            for slice_ in self.frozen(run).obligations.slices
+            if self._by_its_own_bound(run, slice_, current, now).fails
+        }
+        return tuple(sorted(found))
+
+    def hidden_results(self, runs: Sequence[VerifiedRun]) -> list[str]:
+        """Return a sentence for each amendment that keeps quiet about results which existed."""
+        told = []
+        for one in self.amendments:
+            seen = {run.digest for run in runs if run.statement and self.frozen(run).digest == one.from_}
+            hidden = sorted(seen - set(one.results_seen))
+            if hidden:
+                told.append(f"amendment {one.id} leaves out {len(hidden)} result(s) under the old criterion, {hidden[0]} first")
+        return told
+
+
+def _waiver(criterion: Criterion, status: Status, waivers: Sequence[Waiver], now: datetime) -> WaiverNote | None:
+    if criterion.stage == "draft":
+        return None
+    for one in sorted(waivers, key=lambda waiver: waiver.id):
+        if (one.criterion, one.digest, one.state) == (criterion.id, criterion.digest, status) and now.date() <= one.expires:
+            return WaiverNote(
+                id=one.id, state=status, expires=one.expires.isoformat(), owner=one.owner, approver=one.approver, reason=one.reason
+            )  # fmt: skip
+    return None
+
+
+def _tombstone(id_: str, category: str, amendment: str, amendments: Sequence[Amendment]) -> CriterionStatus:
+    known = any(one.id == amendment and one.criterion == id_ and one.change == "withdraw" for one in amendments)
+    reason = (
+        Reason(code="WITHDRAWN", text=f"by amendment {amendment}")
+        if known
+        else Reason(code="INTEGRITY", text=f"withdrawn, but amendment {amendment} does not stand in spec/amendments")
+    )
+    return _without_criterion(id_, category, "WITHDRAWN" if known else "INVALID", reason)
+
+
+def _dropped(spec: Spec, runs: Sequence[VerifiedRun]) -> list[CriterionStatus]:
+    """Return an INVALID line for every criterion that evidence was held to and the spec no longer knows."""
+    known = spec.by_id.keys() | {one.id for one in spec.withdrawn}
+    lost: dict[str, tuple[str, str]] = {}
+    for run in runs:
+        for id_, criterion in (run.intent.criteria if run.intent else {}).items():
+            if id_ not in known:
+                lost.setdefault(id_, (criterion.category, run.name))
+    return [
+        _without_criterion(id_, category, "INVALID", Reason(
+            code="INTEGRITY", text=f"run {run} was held to it; the spec dropped it without withdrawing it by amendment"))
+        for id_, (category, run) in sorted(lost.items())
+    ]  # fmt: skip
+
+
+def _without_criterion(id_: str, category: str, status: Status, reason: Reason) -> CriterionStatus:
+    return CriterionStatus(
+        id=id_, title="", category=category, contract="", stage="active", metric="", unit="", op="", bound="", digest="",
+        status=status, reasons=(reason,),
+    )  # fmt: skip
+
+
+def _note(run: VerifiedRun, now: datetime) -> RunNote:
+    if run.findings or run.intent is None:
+        return RunNote(run=run.name, state="invalid", reason=str(run.findings[0]) if run.findings else "no intent")
+    if run.statement is None:
+        state = "unconcluded" if run.unconcluded(now) else "open"
+        return RunNote(run=run.name, state=state, seed=run.intent.seed, exploratory=run.intent.exploratory_because)  # type: ignore[arg-type]
+    return RunNote(
+        run=run.name, state=run.statement.outcome, seed=run.intent.seed, steps=run.statement.steps,
+        exploratory=run.intent.exploratory_because, reason=run.statement.reason,
+    )  # fmt: skip

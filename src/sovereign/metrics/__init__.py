@@ -1,0 +1,1 @@
+"""Rows to measurements: pure functions with intervals, that any machine can repeat from what is in git."""

@@ -1,0 +1,66 @@
+"""Loss: of the validation documents, against what counting scores, and against a probe of the train side."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sovereign.evidence.folder import Observed
+from sovereign.evidence.rows import EvaluationRow, FloorRow
+from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, exact, ratio, ratio_difference
+
+
+def evaluated(observed: Observed, split: str, step: int | None = None) -> dict[str, tuple[float, int]]:
+    """Return document -> (nll in nats, target tokens) of one split at a step, the last evaluated one by default."""
+    rows = [row for row in observed.of(EvaluationRow) if row.split == split]
+    if not rows:
+        raise Unmeasurable(f"no evaluation rows of the {split} split")
+    at = max(row.step for row in rows) if step is None else step
+    return {row.document: (row.nll, row.tokens) for row in rows if row.step == at}
+
+
+def columns(documents: dict[str, tuple[float, int]]) -> tuple[Floats, Floats]:
+    """Return nll and token counts in document order, shape [documents] each."""
+    ordered = [documents[key] for key in sorted(documents)]
+    return np.array([nll for nll, _ in ordered]), np.array([tokens for _, tokens in ordered], dtype=np.float64)
+
+
+def validation_loss(observed: Observed) -> Interval:
+    """Return the validation loss at the last evaluation, in nats per token."""
+    return ratio(*columns(evaluated(observed, "validation")))
+
+
+def _below_floor(observed: Observed, floor: str) -> Interval:
+    scored = evaluated(observed, "validation")
+    floors = {row.document: row for row in observed.of(FloorRow)}
+    unequal = [key for key, (_, tokens) in scored.items() if key not in floors or floors[key].tokens != tokens]
+    if unequal:
+        raise Unmeasurable(f"floor and evaluation count different tokens of {len(unequal)} documents, {unequal[0]} first")
+    keys = sorted(scored)
+    margins = np.array([getattr(floors[key], floor) - scored[key][0] for key in keys])
+    return ratio(margins, np.array([scored[key][1] for key in keys], dtype=np.float64))
+
+
+def below_unigram(observed: Observed) -> Interval:
+    """Return how far the validation loss lies below the unigram floor, paired by document, in nats per token."""
+    return _below_floor(observed, "unigram_nll")
+
+
+def below_bigram(observed: Observed) -> Interval:
+    """Return how far the validation loss lies below the bigram floor, paired by document, in nats per token."""
+    return _below_floor(observed, "bigram_nll")
+
+
+def gap(observed: Observed) -> Interval:
+    """Return validation loss minus train-probe loss, both in evaluation mode at the last checkpoint."""
+    return ratio_difference(columns(evaluated(observed, "validation")), columns(evaluated(observed, "train_probe")))
+
+
+def step0_distance(observed: Observed) -> Interval:
+    """Return |step-0 validation loss - ln V|: an untrained model should know nothing, and claim nothing."""
+    sums, tokens = columns(evaluated(observed, "validation", step=0))
+    if not len(sums):
+        raise Unmeasurable("no evaluation at step 0")
+    distance = abs(float(sums.sum() / tokens.sum()) - math.log(observed.intent.planned.vocabulary))
+    return exact(distance, len(sums), "computed")

@@ -1,0 +1,47 @@
+"""The metrics that exist, by name, and the one function that computes measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sovereign.evidence.folder import Observed
+from sovereign.evidence.statement import Measurement
+from sovereign.metrics import data, loss, text, training
+from sovereign.metrics.intervals import Interval, Unmeasurable
+
+METRICS: dict[str, Callable[[Observed], Interval]] = {
+    "validation/loss": loss.validation_loss,
+    "validation/below_unigram": loss.below_unigram,
+    "validation/below_bigram": loss.below_bigram,
+    "validation/gap": loss.gap,
+    "validation/step0_distance": loss.step0_distance,
+    "data/shared_documents": data.shared_documents,
+    "data/overlap_excess": data.overlap_excess,
+    "training/rate_error": training.rate_error,
+    "training/tokens_missing": training.tokens_missing,
+    "training/replay_mismatches": training.replay_mismatches,
+    "training/tokens_per_second": training.tokens_per_second,
+    "samples/function_rate": text.function_rate,
+    "samples/function_excess": text.function_excess,
+    "samples/newline_rate": text.newline_rate,
+}
+
+
+def measure(observed: Observed, metrics: Iterable[str]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
+    """Return the measurements that the rows allow, and for every other metric why it could not be computed."""
+    measured: list[Measurement] = []
+    missing: dict[str, str] = {}
+    for name in sorted(set(metrics)):
+        compute = METRICS.get(name)
+        if compute is None:
+            missing[name] = f"{name} is not a metric this version computes"
+            continue
+        try:
+            found = compute(observed)
+        except Unmeasurable as reason:
+            missing[name] = str(reason)
+            continue
+        measured.append(
+            Measurement(metric=name, value=found.value, low=found.low, high=found.high, n=found.n, method=found.method)
+        )
+    return tuple(measured), missing

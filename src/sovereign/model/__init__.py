@@ -1,0 +1,1 @@
+"""What is trained: a Llama-family decoder that `transformers` can load unchanged."""

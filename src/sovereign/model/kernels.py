@@ -1,0 +1,133 @@
+"""Operations whose plain form wastes time or memory, each with its gradient written out.
+
+Every one equals what autograd makes of the plain form (tested in float64), and stands here because a
+profile of the training step asked for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed loss in nats of `targets` [n] under logits hidden [n, h] @ weight.T [h, v].
+
+    A scalar, in at least float32. Targets equal to IGNORED count nothing and move nothing.
+    """
+    return _LinearCrossEntropy.apply(hidden, weight, targets)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The output head and its cross-entropy together, so that only one chunk of logits exists at a time.
+
+    The gradient is known as soon as the logits are, so it is taken on the way forward, and the logits
+    are neither kept nor computed twice (Hsu et al. 2024, Liger kernels, section 3.2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        matrix = weight.to(hidden.dtype)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        total = hidden.new_zeros((), dtype=exact)
+        wanted = any(ctx.needs_input_grad)
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
+        # the same memory for every chunk: fresh pages cost a CPU more than the arithmetic on them
+        room, powers_room = hidden.new_empty(chunk, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
+        part, exact_part = torch.empty_like(matrix), torch.empty_like(weight)
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, min(start + chunk, len(hidden)))
+            logits, powers = room[: rows.stop - start], powers_room[: rows.stop - start]
+            chosen = targets[rows, None].clamp(min=0)
+            counted = (targets[rows, None] != IGNORED).to(exact)
+            torch.mm(hidden[rows], matrix.T, out=logits)
+            own, highest = logits.gather(1, chosen).to(exact), logits.amax(1, keepdim=True).to(exact)
+            sums = powers.copy_(logits).sub_(highest).exp_().sum(1, keepdim=True)
+            total += (counted * (sums.log() + highest - own)).sum()
+            if wanted:
+                slope = logits.copy_(powers.mul_(counted / sums).scatter_add_(1, chosen, -counted))
+                torch.mm(slope, matrix, out=to_hidden[rows])
+                torch.mm(slope.T, hidden[rows], out=part)
+                to_weight += exact_part.copy_(part)
+        if wanted:
+            ctx.save_for_backward(to_hidden, to_weight)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+        to_hidden, to_weight = ctx.saved_tensors
+        return to_hidden.mul_(slope.to(to_hidden.dtype)), to_weight.mul_(slope), None
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention [b, heads, t, d] of q [b, heads, t, d] to k and v [b, kv heads, t, d]."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+        return _CpuAttention.apply(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+class _CpuAttention(torch.autograd.Function):
+    """SDPA forward, and a backward in batched matrix products, at half the time of torch's blocks of 32 rows.
+
+    The probabilities are recomputed, one sequence at a time, as exp(q·k - log-sum-exp). The log-sum-exp joins the
+    product as two more columns, high and low part, because a float32 sum of bfloat16 products is the
+    only place where the difference survives the rounding (Dao et al. 2022, algorithm 4, for the rest).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True)
+        ctx.save_for_backward(q, k, v, mixed, log_sums)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, mixed, log_sums = ctx.saved_tensors
+        (b, heads, t, d), kv_heads = q.shape, k.shape[1]
+        shared, scale = heads // kv_heads, d**-0.5
+        shift = -log_sums.reshape(b, kv_heads, shared * t, 1)
+        high = shift.to(q.dtype)
+        low = (shift - high).to(q.dtype)
+        towards = (slope * mixed).sum(-1).reshape(b, kv_heads, shared * t, 1)
+        to_q, to_k, to_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+        for row in range(b):
+            queries, slopes = (x[row].reshape(kv_heads, shared * t, d) for x in (q, slope))
+            with_shift = torch.cat((queries * scale, high[row], low[row]), -1)
+            with_ones = torch.cat((k[row], k.new_ones(kv_heads, t, 2)), -1)
+            weights = torch.bmm(with_shift, with_ones.mT).exp_()
+            weights.view(kv_heads, shared, t, t).tril_()
+            to_v[row] = torch.bmm(weights.mT, slopes)
+            to_scores = torch.bmm(slopes, v[row].mT).sub_(towards[row]).mul_(weights).mul_(scale)
+            to_q[row] = torch.bmm(to_scores, k[row]).view(heads, t, d)
+            to_k[row] = torch.bmm(to_scores.mT, queries)
+        return to_q, to_k, to_v
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of each of `targets` [n] in nats, [n] in at least float32; IGNORED loses 0. No gradient."""
+    matrix = weight.to(hidden.dtype)
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    losses = hidden.new_empty(len(hidden), dtype=exact)
+    chunk = chunk_rows(len(weight), hidden.device)
+    with torch.no_grad():
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            logits = (hidden[rows] @ matrix.T).to(exact)
+            losses[rows] = F.cross_entropy(logits, targets[rows], reduction="none", ignore_index=IGNORED)
+    return losses
+
+
+def chunk_rows(vocabulary: int, device: torch.device) -> int:
+    """Return how many rows of logits to hold at once."""
+    # on a CPU 4 MiB of float32, so that the passes over them stay in its cache; a GPU wants few, large kernels
+    logits = 2**20 if device.type == "cpu" else 2**28
+    return max(64, logits // vocabulary)

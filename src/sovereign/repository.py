@@ -1,0 +1,168 @@
+"""A repository as it stands: its specs, contracts, amendments, waivers and runs, and what they evaluate to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from sovereign.canonical import Document, Malformed, Problem, Record, read, validate
+from sovereign.contract.contract import Contract
+from sovereign.evidence.folder import run_folders
+from sovereign.gate.admission import Current, Finding, VerifiedRun
+from sovereign.gate.evaluation import Evaluation
+from sovereign.gate.status import judge
+from sovereign.spec.amendment import Amendment, Waiver
+from sovereign.spec.criterion import Spec
+from sovereign.subjects import code_digest, evaluator_digest, source_digest
+from sovereign.verification import twins, verify
+
+RecordType = TypeVar("RecordType", bound=Record)
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A spec and the file that it was read from, whose places its reports point to."""
+
+    path: str
+    spec: Spec
+    document: Document
+
+    def line(self, criterion: str) -> int:
+        """Return the line of the file on which a criterion begins."""
+        ids = [one.id for one in self.spec.criteria]
+        return self.document.place(("criteria", ids.index(criterion)))[0] if criterion in ids else 1
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Everything a gate needs that stands in files."""
+
+    root: Path
+    specs: tuple[Located, ...]
+    contracts: dict[str, Contract]
+    amendments: tuple[Amendment, ...]
+    waivers: tuple[Waiver, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(Finding("schema", f"{one.path}:{one.line}:{one.column}", one.message) for one in self.problems)
+
+
+def find_root(start: Path) -> Path:
+    """Return the nearest folder upward that holds spec/, or `start` itself where none does."""
+    start = start.resolve()
+    return next((place for place in (start, *start.parents) if (place / "spec").is_dir()), start)
+
+
+def open_repository(root: Path) -> Repository:
+    """Return what stands in the repository at `root`; what cannot be read stands in `problems`, with its place."""
+    problems: list[Problem] = []
+
+    def all_of(kind: type[RecordType], folder: str) -> list[tuple[str, RecordType, Document]]:
+        found = []
+        for path in sorted((root / folder).glob("*.y*ml")):
+            name = path.relative_to(root).as_posix()
+            try:
+                document = read(path, name)
+                found.append((name, validate(kind, document), document))
+            except Malformed as error:
+                problems.extend(error.problems)
+        return found
+
+    specs = tuple(Located(name, spec, document) for name, spec, document in all_of(Spec, "spec"))
+    contracts = all_of(Contract, "contracts")
+    repository = Repository(
+        root=root,
+        specs=specs,
+        contracts={contract.contract: contract for _, contract, _ in contracts},
+        amendments=tuple(one for _, one, _ in all_of(Amendment, "spec/amendments")),
+        waivers=tuple(one for _, one, _ in all_of(Waiver, "spec/waivers")),
+        problems=(),
+    )
+    for name, contract, document in contracts:
+        problems += claim_problems(contract, document, name, specs)
+    return replace(repository, problems=tuple(problems))
+
+
+def claim_problems(contract: Contract, document: Document, name: str, specs: Sequence[Located]) -> list[Problem]:
+    """Return what is wrong between a contract and the specs: unknown specs and criteria, another contract's criteria."""
+    located = next((one for one in specs if one.path == contract.spec), None)
+    if located is None:
+        known = ", ".join(one.path for one in specs) or "none"
+        return [document.problem(("spec",), f"no readable spec at {contract.spec}; there is {known}")]
+    problems = []
+    if Path(name).stem != contract.contract:
+        problems.append(document.problem(("contract",), f"{contract.contract} should be called {contract.contract}.yaml"))
+    for index, claim in enumerate(contract.claims):
+        criterion = located.spec.by_id.get(claim)
+        if criterion is None:
+            near = difflib.get_close_matches(claim, located.spec.by_id, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(document.problem(("claims", index), f"{contract.spec} holds no criterion {claim}{hint}"))
+        elif criterion.contract != contract.contract:
+            problems.append(document.problem(("claims", index), f"{claim} is to be shown by contract {criterion.contract}"))
+    return problems
+
+
+def quiet(part: str, done: int, total: int) -> None:
+    """Say nothing about progress."""
+
+
+def verified_runs(root: Path, told: Told = quiet) -> list[VerifiedRun]:
+    """Return every run under evidence/, verified, and compared with each other."""
+    folders = run_folders(root / "evidence")
+    runs = []
+    for number, path in enumerate(folders, 1):
+        runs.append(verify(path, path.relative_to(root).as_posix()))
+        told("verify", number, len(folders))
+    return _without_twins(runs)
+
+
+def _without_twins(runs: list[VerifiedRun]) -> list[VerifiedRun]:
+    losses = {run.name: (run.intent.seed, run.losses) for run in runs if run.intent and run.losses}
+    told = twins(losses)
+    return [
+        replace(run, findings=(*run.findings, Finding("integrity", f"evidence/{run.name}", told[run.name])))
+        if run.name in told
+        else run
+        for run in runs
+    ]
+
+
+def current_subjects(repository: Repository) -> dict[str, Current]:
+    """Return the subjects of every contract as they stand now."""
+    return {
+        name: Current(
+            code=code_digest(),
+            model=contract.subject,
+            evaluator=evaluator_digest(),
+            source=source_digest(contract, repository.root),
+        )
+        for name, contract in repository.contracts.items()
+    }
+
+
+def evaluate(repository: Repository, now: datetime, told: Told = quiet) -> list[Evaluation]:
+    """Return the evaluation of every spec in the repository."""
+    runs = verified_runs(repository.root, told)
+    subjects = current_subjects(repository)
+    return [
+        judge(
+            located.spec,
+            runs,
+            subjects,
+            now,
+            spec_path=located.path,
+            amendments=repository.amendments,
+            waivers=repository.waivers,
+            findings=repository.findings,
+        )
+        for located in repository.specs
+    ]
+

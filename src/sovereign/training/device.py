@@ -1,0 +1,81 @@
+"""Where a run computes and in what precision: what was asked for, or an error; never a silent substitute."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Literal
+
+import torch
+
+Precision = Literal["bf16", "fp32"]
+
+
+class Unavailable(Exception):
+    """What was asked for is not on this machine."""
+
+
+def choose_device(asked: str) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
+
+    Raises Unavailable, saying what is there, before anything is built on the device.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return torch.device("cuda:0" if gpus else "cpu")
+    if asked == "cpu":
+        return torch.device("cpu")
+    kind, _, number = asked.partition(":")
+    if kind != "cuda" or (":" in asked and not number.isdecimal()):
+        raise Unavailable(f"device {asked!r}: expected auto, cpu, cuda or cuda:N")
+    if not gpus:
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        raise Unavailable(
+            f"device {asked!r}: no GPU is visible (torch {torch.__version__}, built with {built}); use cpu or auto"
+        )
+    if int(number or 0) >= gpus:
+        raise Unavailable(f"device {asked!r}: {gpus} GPU(s) are visible, cuda:0 to cuda:{gpus - 1}")
+    return torch.device(f"cuda:{int(number or 0)}")
+
+
+def choose_precision(asked: Literal["auto", "bf16", "fp32"], device: torch.device) -> tuple[Precision, str]:
+    """Return the precision of matrix products, and why; `auto` is bf16 where the hardware multiplies it faster.
+
+    Raises Unavailable when bf16 is asked for and would only be emulated.
+    """
+    fast, why = _fast_bf16(device)
+    if asked == "fp32":
+        return "fp32", "asked for"
+    if asked == "bf16" and not fast:
+        raise Unavailable(f"precision 'bf16': {why}; use fp32 or auto")
+    return ("bf16" if fast else "fp32"), ("asked for" if asked == "bf16" else why)
+
+
+def _fast_bf16(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return (
+            major >= 8,
+            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; bf16 needs 8.0",
+        )
+    if torch.cpu._is_amx_tile_supported():
+        return True, "this CPU multiplies bf16 in AMX tiles"
+    if torch.cpu._is_avx512_bf16_supported():
+        return True, "this CPU multiplies bf16 with AVX-512"
+    return False, "this CPU has no bf16 instructions (AVX-512 BF16 or AMX)"
+
+
+def keep_freed_memory() -> bool:
+    """Let freed memory stay with this process for the next step; return whether the allocator could be told.
+
+    glibc hands large blocks back to the kernel when they are freed, and the next step pays for
+    every page again: a seventh of a training step at 4M parameters (benchmarks/training.py).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library, musl for one
+        return False
+    # from malloc.h: M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD is -3; 32 MiB and more would be refused on older glibc
+    return bool(mallopt(-1, 2**31 - 1) and mallopt(-3, 2**25))

@@ -1,0 +1,69 @@
+"""The loss of documents, in evaluation mode."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from sovereign.model.kernels import IGNORED
+from sovereign.training.device import Precision
+
+# A window is padded to a multiple of this, its own length deciding, never its neighbours': in bf16 attention
+# rounds by the padded length (5e-5 of a loss), while the number of rows changes nothing.
+PADDED_TO = 64
+
+
+def evaluate(
+    model: nn.Module,
+    sequences: Sequence[tuple[str, np.ndarray]],
+    *,
+    batch: int,
+    context: int,
+    precision: Precision,
+    device: torch.device,
+) -> list[tuple[str, float, int]]:
+    """Return (document, loss summed in nats, target tokens) of each sequence, in their order.
+
+    A sequence s is scored on s[1:], each token given those before it in its window: windows of `context`
+    targets follow one another without overlap, each beginning with the token before its first target.
+    The result does not depend on `batch`; weights, mode and random state are left as they were.
+    """
+    windows = [
+        (index, ids[at : at + context + 1])
+        for index, (_, ids) in enumerate(sequences)
+        for at in range(0, len(ids) - 1, context)
+    ]
+    groups: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
+    for index, window in windows:
+        groups[min(context, -(-(len(window) - 1) // PADDED_TO) * PADDED_TO)].append((index, window))
+    sums = [0.0] * len(sequences)
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for length, group in sorted(groups.items()):
+            for start in range(0, len(group), batch):
+                some = group[start : start + batch]
+                ids = np.full((len(some), length + 1), IGNORED, dtype=np.int64)
+                for row, (_, window) in enumerate(some):
+                    ids[row, : len(window)] = window
+                on_device = torch.from_numpy(ids).to(device)
+                losses = model.losses(on_device[:, :-1].clamp(min=0), on_device[:, 1:])  # type: ignore[operator]
+                for (index, _), loss in zip(some, losses.double().sum(1).tolist(), strict=True):
+                    sums[index] += loss
+    return [(name, sums[index], len(ids) - 1) for index, (name, ids) in enumerate(sequences)]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold the model in evaluation mode without gradients, and put every module's mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,249 @@
+"""Verification: what is not so about a run's folder.
+
+It hashes again, validates again with an independent reader (`jsonschema` against the published schemas),
+measures again from the rows, and cross-checks the fields that a made-up run gets wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sovereign.canonical import Problem, digest
+from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
+from sovereign.evidence.intent import Intent
+from sovereign.evidence.rows import EvaluationRow, ExposureRow, StepRow
+from sovereign.evidence.statement import Measurement, Statement
+from sovereign.gate.admission import Finding, VerifiedRun
+from sovereign.subjects import evaluator_digest
+
+SCHEMAS = Path(__file__).parent / "schemas"  # generated from the pydantic models; a test holds them equal
+TOLERANCE = 1e-9  # relative; sums may be ordered otherwise on another machine
+# no device does more: floating-point operations per second, a CPU's by thread
+PEAK = {"cpu": 1e12, "cuda": 1e16}
+
+
+def verify(path: Path, name: str) -> VerifiedRun:
+    """Return the run at `path` with everything that is not so; a run without findings may be weighed."""
+    folder = read_folder(path, name)
+    findings = [_as_finding(problem) for problem in folder.problems]
+    if folder.intent is None:
+        findings = findings or [Finding("schema", f"{name}/intent.json", "no intent: nothing was promised before this run")]
+        return VerifiedRun(folder.contract, folder.run, digest=folder.statement_digest or "", findings=tuple(findings))
+    measured: tuple[Measurement, ...] = ()
+    missing: dict[str, str] = {}
+    moved: frozenset[str] = frozenset()
+    findings += [Finding("integrity", f"{name}/intent.json", text) for text in _intent_faults(folder.intent, folder)]
+    if folder.statement is not None and not findings:
+        findings += _second_reading(folder)
+        findings += [Finding("integrity", f"{name}/evidence.json", text) for text in _statement_faults(folder)]
+        observed = Observed(folder.intent, folder.rows)
+        measured, missing, moved, differences = _measured_again(observed, folder.statement)
+        findings += [Finding("integrity", f"{name}/evidence.json", text) for text in differences]
+        findings += [Finding("integrity", f"{name}/rows", text) for text in implausible(observed, folder.statement)]
+    elif folder.statement is None and (path / "evidence.json").exists() and not findings:
+        findings.append(Finding("schema", f"{name}/evidence.json", "cannot be read"))
+    return VerifiedRun(
+        contract=folder.contract,
+        run=folder.run,
+        intent=folder.intent,
+        statement=folder.statement,
+        digest=folder.statement_digest or "",
+        measurements=measured,
+        unmeasured=missing,
+        moved=moved,
+        losses=_losses(folder),
+        findings=tuple(findings),
+    )
+
+
+def _losses(folder: RunFolder) -> str:
+    losses = [row.loss for row in folder.rows.get("step", ()) if isinstance(row, StepRow)]
+    return digest(losses) if len(losses) > 1 else ""
+
+
+def _as_finding(problem: Problem) -> Finding:
+    return Finding("schema", f"{problem.path}:{problem.line}:{problem.column}", problem.message)
+
+
+# ── identity ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _intent_faults(intent: Intent, folder: RunFolder) -> Iterator[str]:
+    promise = intent.promise
+    if (intent.contract, intent.run) != (folder.contract, folder.run):
+        yield f"names run {intent.contract}/{intent.run}, but lies in {folder.contract}/{folder.run}"
+    if promise.contract != intent.contract:
+        yield f"promises contract {promise.contract}, but is of contract {intent.contract}"
+    if set(intent.criteria) != set(promise.claims):
+        yield "the criteria frozen are not those that the promised contract claims"
+    if any(id_ != criterion.id for id_, criterion in intent.criteria.items()):
+        yield "a criterion is frozen under another criterion's id"
+    if intent.subjects.model != promise.subject:
+        yield "subjects.model is not the digest of the promised contract's sections"
+    if intent.seed not in promise.seeds:
+        yield f"seed {intent.seed} is not one of the contract's seeds {list(promise.seeds)}"
+    if intent.planned.steps != promise.training.steps:
+        yield f"planned {intent.planned.steps} steps, but the promised contract says {promise.training.steps}"
+    if intent.ttl_hours != promise.ttl_hours:
+        yield f"ttl_hours {intent.ttl_hours} is not the promised contract's {promise.ttl_hours}"
+
+
+def _statement_faults(folder: RunFolder) -> Iterator[str]:
+    intent, statement = folder.intent, folder.statement
+    assert intent is not None
+    assert statement is not None
+    if (statement.contract, statement.run) != (folder.contract, folder.run):
+        yield f"names run {statement.contract}/{statement.run}, but lies in {folder.contract}/{folder.run}"
+    if statement.intent != folder.intent_digest:
+        yield "names another intent: intent.json has changed, or belongs to another run"
+    if statement.finished < intent.written:
+        yield f"finished {statement.finished}, before its intent was written at {intent.written}"
+    stated = {row.path: row for row in statement.rows}
+    found = {row.path: row for row in folder.row_files}
+    for name in sorted(stated.keys() | found.keys()):
+        if name not in found:
+            yield f"{name} is stated, and missing"
+        elif name not in stated:
+            yield f"{name} is there, and not stated"
+        elif stated[name] != found[name]:
+            yield f"{name} is not the file that was stated: its bytes or its count have changed"
+    allowed = known_files()
+    for file in sorted(folder.path.rglob("*")):
+        relative = file.relative_to(folder.path).as_posix()
+        if file.is_symlink() or (file.is_file() and relative not in allowed and not relative.endswith(".dsse.json")):
+            yield f"the folder holds {relative}, which no statement lists"
+    if statement.outcome == "completed" and statement.steps != intent.planned.steps:
+        yield f"completed with {statement.steps} of {intent.planned.steps} planned steps"
+
+
+# ── an independent reader ────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator  # here: cached runs need no second reading
+
+    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.schema.json").read_bytes()))
+
+
+def _second_reading(folder: RunFolder) -> Iterator[Finding]:
+    """Yield what `jsonschema` finds in documents that pydantic has passed: the two readers must agree."""
+    for document in ("intent", "evidence"):
+        value = json.loads((folder.path / f"{document}.json").read_bytes())
+        yield from _objections(document, value, f"{folder.name}/{document}.json")
+    for file in folder.row_files:
+        kind = Path(file.path).stem
+        for number, line in enumerate((folder.path / file.path).read_bytes().splitlines(), 1):
+            yield from _objections(f"row-{kind}", json.loads(line), f"{folder.name}/{file.path}:{number}")
+
+
+def _objections(schema: str, value: Any, place: str) -> Iterator[Finding]:
+    for error in _validator(schema).iter_errors(value):
+        yield Finding("schema", place, f"{error.json_path}: {error.message[:200]}")
+
+
+# ── measuring again ──────────────────────────────────────────────────────────────────────────────
+
+
+def _measured_again(
+    observed: Observed, statement: Statement
+) -> tuple[tuple[Measurement, ...], dict[str, str], frozenset[str], list[str]]:
+    """Return what the rows really measure, why the rest cannot be, what moved with the evaluator, and what differs."""
+    from sovereign.metrics.measure import measure  # here: numpy is needed only to measure
+
+    claimed = {criterion.metric for criterion in observed.intent.criteria.values()}
+    stated = {one.metric: one for one in statement.measurements}
+    measured, missing = measure(observed, claimed | stated.keys())
+    differences: list[str] = []
+    moved: set[str] = set()
+    repeats = [name for name, count in Counter((one.metric, one.slice) for one in statement.measurements).items() if count > 1]
+    differences += [f"{metric} is stated twice" for metric, _ in repeats]
+    found = {one.metric: one for one in measured}
+    same_evaluator = observed.intent.subjects.evaluator == evaluator_digest()
+    for name in sorted(claimed | stated.keys()):
+        said, again = stated.get(name), found.get(name)
+        if said is None and again is None:
+            continue
+        if said is not None and again is not None and _agree(said, again):
+            continue
+        if not same_evaluator:
+            moved.add(name)
+        elif said is None:
+            differences.append(f"{name} can be measured from the rows, and is not stated")
+        elif again is None:
+            differences.append(f"{name} is stated as {said.value}, and the rows do not give it: {missing.get(name)}")
+        else:
+            differences.append(f"{name} is stated as {_shown(said)}; the rows give {_shown(again)}")
+    return measured, missing, frozenset(moved), differences
+
+
+def _shown(one: Measurement) -> str:
+    return f"{one.value} [{one.low}, {one.high}] n={one.n} ({one.method})"
+
+
+def _agree(said: Measurement, again: Measurement) -> bool:
+    if (said.slice, said.n, said.method) != (again.slice, again.n, again.method):
+        return False
+    pairs = ((said.value, again.value), (said.low, again.low), (said.high, again.high))
+    return all(
+        one == other if isinstance(one, str) or isinstance(other, str) else math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12)
+        for one, other in pairs
+    )
+
+
+# ── plausibility ─────────────────────────────────────────────────────────────────────────────────
+
+
+def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
+    """Yield what rows that were really observed do not show."""
+    intent = observed.intent
+    steps = observed.of(StepRow)
+    if [row.step for row in steps] != list(range(1, statement.steps + 1)):
+        yield f"step rows are not 1 to {statement.steps}, each once and in order"
+    if any(later.clock < earlier.clock for earlier, later in zip(steps, steps[1:], strict=False)):
+        yield "the clock runs backwards"
+    if any(row.seconds <= 0 for row in steps):
+        yield "a step took no time"
+    if len(steps) > 2 and len({row.loss for row in steps}) == 1:
+        yield f"every step has the loss {steps[0].loss}: a scripted run, or a placeholder"
+    seconds, tokens = sum(row.seconds for row in steps), sum(row.tokens for row in steps)
+    peak = PEAK[intent.environment.device] * (intent.environment.threads if intent.environment.device == "cpu" else 1)
+    if seconds > 0 and 6 * intent.planned.parameters * tokens / seconds > peak:
+        yield f"{tokens / seconds:.0f} tokens/s of {intent.planned.parameters} parameters is more than any device does"
+    yield from _evaluations_differ(observed.of(EvaluationRow))
+    exposures = observed.of(ExposureRow)
+    windows = statement.steps * intent.promise.training.sequences
+    if exposures and sum(row.consumed for row in exposures) < windows:
+        yield f"exposures add up to fewer than the {windows} windows that {statement.steps} steps consume"
+
+
+def _evaluations_differ(rows: tuple[EvaluationRow, ...]) -> Iterator[str]:
+    scored: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for row in rows:
+        scored.setdefault((row.split, row.step), []).append((row.document, row.tokens))
+    first: dict[str, list[tuple[str, int]]] = {}
+    for (split, step), documents in sorted(scored.items()):
+        if len({document for document, _ in documents}) != len(documents):
+            yield f"a {split} document is scored twice at step {step}"
+        if sorted(documents) != first.setdefault(split, sorted(documents)):
+            yield f"the {split} documents scored at step {step} are not those of the first evaluation"
+
+
+def twins(runs: Mapping[str, tuple[int, str]]) -> dict[str, str]:
+    """Return name -> sentence for runs of different seeds whose losses are the same to the last digit.
+
+    `runs` maps a run's name to its seed and the digest of its losses.
+    """
+    first: dict[str, str] = {}
+    told: dict[str, str] = {}
+    for name, (seed, losses) in sorted(runs.items()):
+        other = first.setdefault(losses, name)
+        if other != name and runs[other][0] != seed:
+            told[name] = f"every loss equals that of {other}, which had another seed"
+    return told

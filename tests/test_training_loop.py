@@ -1,0 +1,308 @@
+"""The loop: what it does, what it logs, and what it refuses to go on from."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from sovereign.contract.model import Decoder as Shape
+from sovereign.contract.training import Adamw, Schedule, Training
+from sovereign.model.decoder import build
+from sovereign.training.checkpoint import weights_digest
+from sovereign.training.guards import Guards, Stopped
+from sovereign.training.loop import adamw, train
+
+SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=16)
+VOCABULARY = 61
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Windows:
+    ids: np.ndarray
+    windows: np.ndarray
+    passed: int = 0
+
+
+class CountingStream:
+    """Counting modulo the vocabulary, from places that (seed, step) decides: learnable, and never twice the same."""
+
+    def __init__(self, sequences=8, context=SHAPE.context, seed=0):
+        self.sequences, self.context, self.seed = sequences, context, seed
+
+    def batch(self, step, rank=0, world=1):
+        starts = np.random.default_rng([self.seed, step]).integers(0, 2**20, self.sequences)
+        return Windows((starts[:, None] + np.arange(self.context + 1)) % VOCABULARY, starts)
+
+
+def settings(steps=6, **changes):
+    return Training(
+        **{
+            "steps": steps,
+            "sequences": 8,
+            "schedule": Schedule(kind="constant", peak=1e-2),
+            "precision": "fp32",
+            **changes,
+        }
+    )
+
+
+def run(training=None, *, model=None, stream=None, optimizer=None, evaluate_every=100, precision="fp32", **more):
+    """Train a fresh tiny model and return it with its logged rows."""
+    rows = []
+    model = model or build(SHAPE, VOCABULARY, seed=0)
+    training = training or settings()
+    train(
+        model,
+        optimizer or adamw(model, training.optimizer),
+        stream or CountingStream(),
+        training,
+        device=CPU,
+        precision=precision,
+        seed=0,
+        evaluate_every=evaluate_every,
+        log=lambda kind, **row: rows.append((kind, row)),
+        **more,
+    )
+    return model, [row for kind, row in rows if kind == "step"], [row for kind, row in rows if kind == "notice"]
+
+
+def test_it_learns():
+    """The loss of a learnable stream falls far below a uniform guess."""
+    _, steps, _ = run(settings(60))
+
+    assert steps[0]["loss"] > 3.6
+    assert steps[-1]["loss"] < 1.0
+
+
+def test_a_row_says_what_was_applied():
+    """An update is a row with the fields of a StepRow: tokens counted, rate as scheduled, norm before clipping."""
+    schedule = Schedule(kind="cosine", peak=1e-2, floor=1e-3, warmup=2)
+    _, steps, _ = run(settings(5, schedule=schedule, clip=0.01), clock=10.0)
+
+    assert [row["step"] for row in steps] == [1, 2, 3, 4, 5]
+    assert {row["tokens"] for row in steps} == {8 * 16}
+    assert [row["learning_rate"] for row in steps] == [schedule.rate(step, 5) for step in range(1, 6)]
+    assert all(row["grad_norm"] > 0.01 for row in steps)
+    assert steps[-1]["clock"] == pytest.approx(10.0 + sum(row["seconds"] for row in steps))
+    assert set(steps[0]) == {
+        "step",
+        "loss",
+        "tokens",
+        "learning_rate",
+        "grad_norm",
+        "seconds",
+        "clock",
+        "windows",
+        "passed",
+    }
+
+
+def test_rows_come_before_evaluation_and_evaluation_before_the_checkpoint():
+    """Evaluation at 0, at every interval and once at the last step; a checkpoint holds only what is on record."""
+    heard = []
+    model = build(SHAPE, VOCABULARY, seed=0)
+    train(
+        model,
+        adamw(model, Adamw()),
+        CountingStream(),
+        settings(5, checkpoint_every=2),
+        device=CPU,
+        precision="fp32",
+        seed=0,
+        evaluate_every=4,
+        log=lambda kind, **row: heard.append((kind, row["step"])),
+        evaluate=lambda step: heard.append(("evaluate", step)),
+        checkpoint=lambda step: heard.append(("checkpoint", step)),
+        progress=lambda step, loss, tokens, seconds: heard.append(("progress", step)),
+    )
+
+    told = [word for word in heard if word[0] != "progress"]
+    assert told == [
+        ("evaluate", 0),
+        ("step", 1),
+        ("step", 2),
+        ("checkpoint", 2),
+        ("step", 3),
+        ("step", 4),
+        ("evaluate", 4),
+        ("checkpoint", 4),
+        ("step", 5),
+        ("evaluate", 5),
+        ("checkpoint", 5),
+    ]
+    assert [step for word, step in heard if word == "progress"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_run_twice_is_the_same_bit_for_bit(precision):
+    """On a CPU, seed and settings decide every weight and every loss."""
+    (first, rows, _), (second, again, _) = run(precision=precision), run(precision=precision)
+
+    assert weights_digest(first) == weights_digest(second)
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again]
+
+
+@pytest.mark.parametrize("ignore", [None, 7])
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_accumulation_does_not_change_the_run(micro_batch, ignore):
+    """Micro-batches of any size give the loss and the gradients of the whole step, with uneven target counts too."""
+    whole, rows, _ = run(settings(2), ignore=ignore)
+    split, parts, _ = run(settings(2, micro_batch=micro_batch), ignore=ignore)
+
+    assert [row["loss"] for row in parts] == pytest.approx([row["loss"] for row in rows], rel=1e-5)
+    assert [row["grad_norm"] for row in parts] == pytest.approx([row["grad_norm"] for row in rows], rel=1e-5)
+    assert [row["tokens"] for row in parts] == [row["tokens"] for row in rows]
+    assert (rows[0]["tokens"] < 8 * 16) == (ignore is not None)
+    for a, b in zip(whole.parameters(), split.parameters(), strict=True):
+        # AdamW divides by the gradient's size, so the last digits of a tiny gradient show in the first updates
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_decay_falls_on_matrices_only():
+    """Gains are left out of weight decay; every trained weight is in one group."""
+    model = build(SHAPE, VOCABULARY, seed=0)
+    matrices, gains = adamw(model, Adamw(weight_decay=0.3)).param_groups
+
+    assert {weight.dim() for weight in matrices["params"]} == {2}
+    assert {weight.dim() for weight in gains["params"]} == {1}
+    assert (matrices["weight_decay"], gains["weight_decay"]) == (0.3, 0.0)
+    assert len(matrices["params"]) + len(gains["params"]) == len(list(model.parameters()))
+
+
+def test_a_first_loss_far_from_expected_is_remarked_on_and_no_more():
+    """The notice names both numbers; the run goes on. A sound start says nothing."""
+    _, _, remarks = run(expected_loss=9.0)
+    _, steps, silence = run(expected_loss=np.log(VOCABULARY))
+
+    assert [(row["step"], row["name"], row["asked"]) for row in remarks] == [(0, "first_loss", "within 0.5 of 9.0000")]
+    assert remarks[0]["got"] == f"{steps[0]['loss']:.4f}"
+    assert silence == []
+
+
+# ── guards: each is shown the fault it exists for ────────────────────────────────────────────────
+
+
+def stopped(**arguments):
+    """Return the name of the guard that stops a run, and the step; the weights must not have moved in it."""
+    model = arguments.pop("model", None) or build(SHAPE, VOCABULARY, seed=0)
+    digests = [weights_digest(model)]
+    arguments.setdefault("training", settings(40))
+    training = arguments.pop("training")
+    with pytest.raises(Stopped) as stop:
+        run(training, model=model, progress=lambda *_: digests.append(weights_digest(model)), **arguments)
+
+    assert weights_digest(model) == digests[-1]
+    assert str(stop.value.step) in str(stop.value)
+    return stop.value.name, stop.value.step
+
+
+def with_loss(change):
+    """Return a tiny model whose loss from its nth call on is `change(n, loss)`."""
+    model, calls = build(SHAPE, VOCABULARY, seed=0), []
+    plain = model.loss
+
+    def loss(inputs, targets):
+        calls.append(None)
+        return change(len(calls), lambda: plain(inputs, targets))
+
+    model.loss = loss
+    return model
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(bad):
+    """CASE-20: NaN or infinity at step 4 is seen at step 4, before the update."""
+    assert stopped(model=with_loss(lambda n, loss: loss() * (bad if n == 4 else 1))) == ("non_finite_loss", 4)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run():
+    """CASE-20: a finite loss with an infinite gradient is seen too."""
+    model = build(SHAPE, VOCABULARY, seed=0)
+    calls = []
+
+    def poison(gradient):
+        calls.append(None)
+        return gradient * (float("inf") if len(calls) == 3 else 1)
+
+    model.model.norm.weight.register_hook(poison)
+
+    assert stopped(model=model) == ("non_finite_gradient", 3)
+
+
+def test_a_placeholder_loss_stops_the_run():
+    """CASE-15: the third identical loss in a row, whatever it is, is not a measurement."""
+    model = with_loss(lambda n, loss: loss() if n < 5 else loss() * 0 + 8 * 16 * 1.0)
+
+    assert stopped(model=model) == ("identical_losses", 7)
+
+
+def test_a_batch_without_targets_stops_the_run():
+    """CASE-11: a step that counts no target token trains on nothing."""
+
+    class Masked(CountingStream):
+        def batch(self, step, rank=0, world=1):
+            batch = super().batch(step)
+            return batch if step < 3 else Windows(np.full_like(batch.ids, 7), batch.windows)
+
+    assert stopped(stream=Masked(), ignore=7) == ("no_targets", 3)
+
+
+def test_a_stream_that_repeats_its_batch_stops_the_run():
+    """The same windows in consecutive steps are a stream that stands still."""
+
+    class Stuck(CountingStream):
+        def batch(self, step, rank=0, world=1):
+            return super().batch(min(step, 4))
+
+    assert stopped(stream=Stuck()) == ("constant_batch", 5)
+
+
+def test_a_detached_backward_stops_the_run():
+    """A parameter without a gradient, or with one of zeros only, is named at the first step."""
+    absent = build(SHAPE, VOCABULARY, seed=0)
+    absent.model.layers[1].mlp.register_forward_hook(lambda module, given, made: made.detach())
+    zero = build(SHAPE, VOCABULARY, seed=0)
+    zero.model.layers[0].self_attn.o_proj.weight.register_hook(torch.zeros_like)
+
+    assert [stopped(model=absent), stopped(model=zero)] == [("detached", 1), ("detached", 1)]
+
+
+def test_a_learning_rate_that_is_not_applied_stops_the_run():
+    """CASE-16: an optimizer that keeps a rate of its own is found by reading it back."""
+
+    class Constant(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, 1e-3 if key == "lr" else value)
+
+    model = build(SHAPE, VOCABULARY, seed=0)
+    optimizer = adamw(model, Adamw())
+    optimizer.param_groups = [Constant(group) for group in optimizer.param_groups]
+    schedule = Schedule(kind="cosine", peak=1e-3, warmup=0)
+
+    assert stopped(model=model, optimizer=optimizer, training=settings(6, schedule=schedule)) == ("learning_rate", 1)
+
+
+def test_a_step_that_skips_its_work_stops_the_run():
+    """CASE-15: a step at a fraction of the usual time, here one that never ran the model, stops the run."""
+
+    def work_until(n, loss):
+        if n <= 21:
+            end = time.process_time() + 0.08
+            while time.process_time() < end:
+                pass
+        return loss() * n
+
+    assert stopped(model=with_loss(work_until)) == ("quick_step", 22)
+
+
+def test_a_machine_that_becomes_free_does_not_stop_the_run():
+    """Wall time falling tenfold while the processor does the same work is noise, and so is a slow warm-up."""
+    guards = Guards()
+    for step in range(1, 100):
+        wall = 2.0 if step == 1 else 1.0 if step < 50 else 0.1
+        guards.pace(step, wall=wall, processor=30.0 if step == 1 else 0.2)
+    with pytest.raises(Stopped):
+        guards.pace(100, wall=0.001, processor=0.001)
