@@ -211,30 +211,29 @@ def _yaml_document(text: str, path: str) -> tuple[Any, dict[Keys, Place]]:
     def at(node: Node) -> Place:
         return node.start_mark.line + 1, node.start_mark.column + 1
 
+    def fault(node: Node, keys: Keys, message: str) -> None:
+        problems.append(Problem(path, f"{dotted(keys)}: {message}" if keys else message, *at(node)))
+
     def scalar(node: ScalarNode, keys: Keys) -> Any:
-        kind = str(node.tag).rpartition(":")[2]
+        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
         if kind in ("str", "timestamp"):
             return node.value
+        if kind not in ("int", "float", "bool", "null"):
+            return fault(node, keys, f"{node.value!r} has tag {node.tag}; only plain values are read")
         try:
             value = reader.constructor.construct_object(node)
         except (YAMLError, ValueError) as error:
-            problems.append(Problem(path, f"{dotted(keys)}: {node.value!r} is not a {kind}: {error}", *at(node)))
-            return None
+            return fault(node, keys, f"{node.value!r} is not a {kind}: {error}")
         if isinstance(value, float) and not math.isfinite(value):
-            problems.append(Problem(path, f"{dotted(keys)}: {node.value} is not a finite number", *at(node)))
-            return None
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        problems.append(Problem(path, f"{dotted(keys)}: {node.value!r} has tag {node.tag}; only plain values are read", *at(node)))
-        return None
+            return fault(node, keys, f"{node.value} is not a finite number")
+        return value
 
     seen: set[int] = set()
 
     def build(node: Node, keys: Keys) -> Any:
         places.setdefault(keys, at(node))
         if id(node) in seen:
-            problems.append(Problem(path, f"{dotted(keys)}: aliases are not read; write the value out", *at(node)))
-            return None
+            return fault(node, keys, "aliases are not read; write the value out")
         seen.add(id(node))
         if isinstance(node, ScalarNode):
             return scalar(node, keys)
@@ -245,12 +244,12 @@ def _yaml_document(text: str, path: str) -> tuple[Any, dict[Keys, Place]]:
         for key_node, value_node in node.value:
             if not isinstance(key_node, ScalarNode) or str(key_node.tag) != "tag:yaml.org,2002:str":
                 name = getattr(key_node, "value", "?")
-                problems.append(Problem(path, f"{dotted(keys)}: key {name!r} is not a string; quote it", *at(key_node)))
+                fault(key_node, keys, f"key {name!r} is not a string; quote it")
                 continue
             key = key_node.value
             inner = (*keys, key)
             if key in result:
-                problems.append(Problem(path, f"{dotted(inner)}: key given twice; keep one", *at(key_node)))
+                fault(key_node, inner, "key given twice; keep one")
                 continue
             places[inner] = at(key_node)
             result[key] = build(value_node, inner)
@@ -360,6 +359,11 @@ def canonical_bytes(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """Return the sha256 of the canonical bytes, as `sha256:<hex>`."""
     return digest_bytes(canonical_bytes(value))
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with its own digest added as `seal`, so that no value in it changes by accident."""
+    return {**document, "seal": digest({key: value for key, value in document.items() if key != "seal"})}
 
 
 def digest_bytes(data: bytes) -> str:

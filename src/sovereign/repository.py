@@ -14,7 +14,8 @@ from sovereign.contract.contract import Contract
 from sovereign.evidence.folder import run_folders
 from sovereign.gate.admission import Current, Finding, VerifiedRun
 from sovereign.gate.evaluation import Evaluation
-from sovereign.gate.status import judge
+from sovereign.gate.obligations import result
+from sovereign.gate.status import GONE, judge
 from sovereign.spec.amendment import Amendment, Waiver
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import code_digest, evaluator_digest, source_digest
@@ -166,3 +167,18 @@ def evaluate(repository: Repository, now: datetime, told: Told = quiet) -> list[
         for located in repository.specs
     ]
 
+
+def falsifying(repository: Repository, claims: Sequence[str], now: datetime) -> tuple[str, ...]:
+    """Return the digests of the evidence that contradicts any of the claims: what a new run of them answers."""
+    runs = verified_runs(repository.root)
+    subjects = current_subjects(repository)
+    criteria = [located.spec.by_id[claim] for located in repository.specs for claim in claims if claim in located.spec.by_id]
+    found = {
+        run.digest
+        for criterion in criteria
+        for run in runs
+        if run.statement and not run.findings and run.intent and run.intent.confirmatory and run.claims(criterion)
+        for slice_ in criterion.obligations.slices
+        if result(run, criterion, slice_, subjects.get(criterion.contract, GONE), now).fails
+    }
+    return tuple(sorted(found))

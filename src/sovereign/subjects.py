@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).parent
 RUN = ("sovereign.run",)
 EVALUATOR = ("sovereign.metrics.measure",)
 # rooms that state and judge but do not train: criteria, rows and metrics are bound by digests of their own
-NOT_RUN = ("sovereign.spec", "sovereign.evidence", "sovereign.metrics", "sovereign.gate", "sovereign.subjects")
+NOT_RUN = tuple(f"sovereign.{room}" for room in ("spec", "evidence", "metrics", "gate", "subjects", "closing"))
 
 
 def code_files() -> tuple[Path, ...]:

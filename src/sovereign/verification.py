@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sovereign.canonical import Problem, digest
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
@@ -31,7 +31,10 @@ PEAK = {"cpu": 1e12, "cuda": 1e16}
 def verify(path: Path, name: str) -> VerifiedRun:
     """Return the run at `path` with everything that is not so; a run without findings may be weighed."""
     folder = read_folder(path, name)
-    findings = [_as_finding(problem) for problem in folder.problems]
+    concluded = (path / "evidence.json").exists()
+    malformed = (*folder.problems, *(folder.row_problems if concluded else ()))
+    findings = [_as_finding("schema", problem) for problem in malformed]
+    findings += [_as_finding("integrity", problem) for problem in folder.broken_seals]
     if folder.intent is None:
         findings = findings or [Finding("schema", f"{name}/intent.json", "no intent: nothing was promised before this run")]
         return VerifiedRun(folder.contract, folder.run, digest=folder.statement_digest or "", findings=tuple(findings))
@@ -46,8 +49,6 @@ def verify(path: Path, name: str) -> VerifiedRun:
         measured, missing, moved, differences = _measured_again(observed, folder.statement)
         findings += [Finding("integrity", f"{name}/evidence.json", text) for text in differences]
         findings += [Finding("integrity", f"{name}/rows", text) for text in implausible(observed, folder.statement)]
-    elif folder.statement is None and (path / "evidence.json").exists() and not findings:
-        findings.append(Finding("schema", f"{name}/evidence.json", "cannot be read"))
     return VerifiedRun(
         contract=folder.contract,
         run=folder.run,
@@ -67,8 +68,8 @@ def _losses(folder: RunFolder) -> str:
     return digest(losses) if len(losses) > 1 else ""
 
 
-def _as_finding(problem: Problem) -> Finding:
-    return Finding("schema", f"{problem.path}:{problem.line}:{problem.column}", problem.message)
+def _as_finding(kind: Literal["schema", "integrity"], problem: Problem) -> Finding:
+    return Finding(kind, f"{problem.path}:{problem.line}:{problem.column}", problem.message)
 
 
 # ── identity ─────────────────────────────────────────────────────────────────────────────────────

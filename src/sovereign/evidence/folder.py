@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from sovereign.canonical import Malformed, Problem, digest, digest_file, read, validate
+from sovereign.canonical import Document, Malformed, Problem, digest, digest_file, read, sealed, validate
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS, Row, read_rows
 from sovereign.evidence.statement import RowFile, Statement
@@ -41,6 +41,8 @@ class RunFolder:
     rows: Mapping[str, tuple[Row, ...]]
     row_files: tuple[RowFile, ...]
     problems: tuple[Problem, ...]
+    row_problems: tuple[Problem, ...]  # an open run may end in a torn line: it was killed, and nothing is stated yet
+    broken_seals: tuple[Problem, ...]  # of documents that are well-formed, and were changed after they were written
 
     @property
     def contract(self) -> str:
@@ -62,11 +64,13 @@ def run_folders(evidence: Path) -> list[Path]:
 def read_folder(path: Path, name: str) -> RunFolder:
     """Return the run's folder at `path`; whatever cannot be read stands in `problems`, with its place."""
     problems: list[Problem] = []
+    broken_seals: list[Problem] = []
     intent = statement = intent_digest = statement_digest = None
     try:
         document = read(path / "intent.json", f"{name}/intent.json")
         intent_digest = digest(document.value)
         intent = validate(Intent, document)
+        broken_seals += seal_problems(document)
     except Malformed as error:
         problems += error.problems
     if (path / "evidence.json").exists():
@@ -74,21 +78,29 @@ def read_folder(path: Path, name: str) -> RunFolder:
             document = read(path / "evidence.json", f"{name}/evidence.json")
             statement_digest = digest(document.value)
             statement = validate(Statement, document)
+            broken_seals += seal_problems(document)
         except Malformed as error:
             problems += error.problems
     rows: dict[str, tuple[Row, ...]] = {}
+    row_problems: list[Problem] = []
     files: list[RowFile] = []
     for file in sorted((path / "rows").glob("*.jsonl")):
         try:
             rows[file.stem] = read_rows(file, f"{name}/rows/{file.name}", path.name)
             files.append(row_file(file, len(rows[file.stem])))
         except Malformed as error:
-            if statement is not None or (path / "evidence.json").exists():
-                problems += error.problems
-            # an unconcluded run may end in a torn line: it was killed, and nothing is measured from it
+            row_problems += error.problems
     return RunFolder(
-        path, name, intent, intent_digest, statement, statement_digest, rows, tuple(files), tuple(problems)
+        path, name, intent, intent_digest, statement, statement_digest, rows, tuple(files), tuple(problems),
+        tuple(row_problems), tuple(broken_seals),
     )  # fmt: skip
+
+
+def seal_problems(document: Document) -> list[Problem]:
+    """Return what a document's seal gives away: a value that was changed after it was written."""
+    if document.value["seal"] == sealed(document.value)["seal"]:
+        return []
+    return [document.problem(("seal",), "does not fit the rest of the document: a value was changed after it was written")]
 
 
 def row_file(path: Path, count: int) -> RowFile:

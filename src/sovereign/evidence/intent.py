@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sovereign.canonical import Record
 from sovereign.contract.contract import Contract
 from sovereign.spec.criterion import Criterion, Id
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-RunId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-z-]{4,40}$")]
-Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC")]
+RunId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}Z-[0-9a-z-]{2,40}$")]
+
+
+def _exists(text: str) -> str:
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+    return text
+
+
+Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC"), AfterValidator(_exists)]
 
 
 class Subjects(Record):
@@ -85,6 +93,7 @@ class Intent(Record):
     answers: tuple[Digest, ...] = Field(default=(), description="evidence of falsified results that this run answers")
     command: str
     sovereign: str
+    seal: Digest = Field(description="digest of this document without this line")
 
     @property
     def confirmatory(self) -> bool:

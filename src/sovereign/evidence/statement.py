@@ -72,6 +72,7 @@ class Statement(Record):
     rows: tuple[RowFile, ...]
     artifacts: tuple[Artifact, ...] = ()
     measurements: tuple[Measurement, ...]
+    seal: Digest = Field(description="digest of this document without this line")
 
     @model_validator(mode="after")
     def _explained(self) -> Statement:

@@ -40,4 +40,7 @@ def replay_mismatches(observed: Observed) -> Interval:
 def tokens_per_second(observed: Observed) -> Interval:
     """Return target tokens over the summed wall time of all steps: nothing is left out."""
     rows = steps(observed)
-    return exact(sum(row.tokens for row in rows) / sum(row.seconds for row in rows), len(rows), "total over total")
+    seconds = sum(row.seconds for row in rows)
+    if seconds <= 0:
+        raise Unmeasurable("the steps took no time")
+    return exact(sum(row.tokens for row in rows) / seconds, len(rows), "total over total")

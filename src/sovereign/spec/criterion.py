@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -77,7 +76,7 @@ class Criterion(Record):
     links: tuple[str, ...] = ()
     owner: str = ""
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """What the criterion means, as a digest: everything but its editorial fields."""
         return digest({key: value for key, value in self.meaning().items() if key not in EDITORIAL})
@@ -138,7 +137,7 @@ class Spec(Record):
                 raise ValueError(f"{criterion.id}: {criterion.metric} is a number; the bound must be one, not {criterion.bound!r}")
         return self
 
-    @cached_property
+    @property
     def by_id(self) -> dict[str, Criterion]:
         return {criterion.id: criterion for criterion in self.criteria}
 

@@ -14,8 +14,10 @@ BUMP_NAMES = {1: "patch", 2: "minor", 3: "major"}
 
 def classify(old: Criterion, new: Criterion) -> Change:
     """Return what an edit of one criterion does; what is not strictly harder is `loosen`, whatever its intention."""
+    if old == new:
+        return "same"
     if old.digest == new.digest:
-        return "same" if old == new else "editorial"
+        return "editorial"
     if (old.metric, old.contract, old.category) != (new.metric, new.contract, new.category):
         return "loosen"
     return "tighten" if _at_least_as_hard(old, new) else "loosen"

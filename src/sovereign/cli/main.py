@@ -1,0 +1,100 @@
+"""`sovereign`: the commands, the errors they share, and the exit codes they end with."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from sovereign import __version__
+
+COMMANDS = {
+    "run": "Carry out a contract: intent, training, evidence.",
+    "plan": "Say what a contract would do here, and whether it may.",
+    "abandon": "Close a run that died, with a reason.",
+    "gates": "Derive the status of every criterion from the evidence.",
+    "scoreboard": "Count statuses by category.",
+    "verify": "Check evidence: hash, validate and measure it again.",
+    "explain": "Say why a criterion stands where it does.",
+    "schema": "Print the JSON Schema of a document kind.",
+}
+EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
+7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted."""
+
+
+class Commands(click.Group):
+    """A group that loads a command when it is asked for, so that gating never waits for torch."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"sovereign.cli.{name}").command
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if arguments and arguments[0] not in COMMANDS:
+            near = get_close_matches(arguments[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" There is {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command {arguments[0]!r}.{hint}", context)
+        return super().resolve_command(context, arguments)
+
+
+@click.command(cls=Commands, epilog=EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sovereign")
+def sovereign() -> None:
+    """Every training run makes claims. Write them down first, collect evidence, and see which hold.
+
+    \b
+    sovereign plan --contract contracts/model2.yaml
+    sovereign run  --contract contracts/model2.yaml
+    sovereign gates
+    """
+
+
+def main() -> None:
+    """Run a command and exit with a documented code, whatever happens."""
+    sys.exit(_exit_of(sys.argv[1:]))
+
+
+def _exit_of(arguments: list[str]) -> int:
+    from sovereign.canonical import Malformed
+
+    try:
+        result = sovereign.main(arguments, prog_name="sovereign", standalone_mode=False)
+        return int(result or 0)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        return 130
+    except Malformed as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        return 3
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stderr.close()
+        return 0
+    except Exception:
+        traceback.print_exc()
+        click.echo("internal error: this is a fault of sovereign's; please report it with the lines above", err=True)
+        return 70

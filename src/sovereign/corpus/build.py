@@ -1,0 +1,255 @@
+"""A corpus, built once and found again: source → documents → split → tokenizer → shards.
+
+    <cache>/<key>/
+      tokenizer.json
+      train/ validation/ control/   shards, each with a manifest
+      texts.jsonl                   the held-out texts, for prompts
+      corpus.json                   every document and its side, sealed; written last
+
+The key is the digest of what decides the content: the data and tokenizer sections and the source's
+files. A folder is built under another name and renamed, so that two builders at once, or a kill,
+leave a whole corpus or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sovereign.canonical import (
+    Malformed, Problem, Record, digest, digest_bytes, digest_file, sync_directory, write_atomic,
+)  # fmt: skip
+from sovereign.contract.data import Data, ImportedTokenizer, Tokenizer
+from sovereign.corpus import tokens
+from sovereign.corpus.documents import Found, LeftOut, Text, clean, gather
+from sovereign.corpus.scoring import Ids
+from sovereign.corpus.shards import Shards, open_shards, sealed, unsealed, write_shards
+from sovereign.corpus.split import Side, near_duplicates, sides
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Bpe
+
+Told = Callable[[str, int, int], None]
+SIDES: tuple[Side, ...] = ("train", "validation", "control")
+
+
+class Listed(Record):
+    """A document the source held: the fields of a corpus row."""
+
+    document: str
+    name: str
+    split: Literal["train", "validation", "control", "left_out"]
+    reason: str = ""
+    bytes: int
+    tokens: int
+    cluster: str = ""
+
+
+class Listing(Record):
+    """What a corpus holds."""
+
+    format: Literal["sovereign/corpus/v1"] = "sovereign/corpus/v1"
+    tokenizer: str
+    documents: tuple[Listed, ...]
+    texts: str
+    seconds: dict[str, float]
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus as built; token arrays are memory-mapped."""
+
+    folder: Path
+    listing: Listing
+    shards: dict[Side, Shards] = field(repr=False)
+
+    @property
+    def train(self) -> Shards:
+        return self.shards["train"]
+
+    @property
+    def documents(self) -> tuple[Listed, ...]:
+        return self.listing.documents
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall seconds that each part of the build took, when it was built."""
+        return self.listing.seconds
+
+    @property
+    def held_out(self) -> frozenset[str]:
+        """Documents that are never trained on."""
+        return frozenset((*self.shards["validation"].documents, *self.shards["control"].documents))
+
+    @property
+    def end_of_text(self) -> int:
+        return self.train.end_of_text
+
+    @property
+    def vocabulary(self) -> int:
+        return self.train.vocabulary
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    @property
+    def tokenizer_digest(self) -> str:
+        return self.listing.tokenizer
+
+    @cached_property
+    def digest(self) -> str:
+        """What the data is: every document, its side and its tokens, whatever it was called here."""
+        documents = sorted((one.document, one.split, one.tokens) for one in self.documents if one.split != "left_out")
+        return digest({"documents": [list(one) for one in documents], "tokenizer": self.tokenizer_digest})
+
+    def ids(self, side: Side) -> list[tuple[str, Ids]]:
+        """Return (document, ids) of one side, in the order of its shards."""
+        shards = self.shards[side]
+        return [(document, shards.ids(document)) for document in shards.documents]
+
+    def texts(self, side: Literal["validation", "control"]) -> list[tuple[str, str]]:
+        """Return (document, text) of one held-out side."""
+        wanted = set(self.shards[side].documents)
+        with (self.folder / "texts.jsonl").open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        return [(row["document"], row["text"]) for row in rows if row["document"] in wanted]
+
+    def train_probe(self, count: int, seed: int) -> list[tuple[str, Ids]]:
+        """Return (document, ids) of `count` documents of the train side, the same for the same seed."""
+        drawn = sorted(self.train.documents, key=lambda document: hashlib.sha256(f"{seed}/{document}".encode()).digest())
+        return [(document, self.train.ids(document)) for document in drawn[:count]]
+
+    @cached_property
+    def _tokenizer(self) -> Bpe:
+        return tokens.load(self.tokenizer_path)
+
+    def encode(self, text: str) -> list[int]:
+        return [int(one) for one in tokens.encode(self._tokenizer, [text])[0]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return tokens.decode(self._tokenizer, ids)
+
+
+def build(data: Data, tokenizer: Tokenizer, root: Path, cache: Path, told: Told) -> Corpus:
+    """Return the corpus of a data and a tokenizer section, built under `cache` unless it stands there whole.
+
+    Raises Malformed for what cannot be read, and ValueError for a split that leaves a side empty.
+    """
+    told("reading the source", 0, 1)
+    began = time.perf_counter()
+    found = list(gather(data.source, root))
+    read_seconds = time.perf_counter() - began
+    folder = cache / _key(data, tokenizer, root, found).removeprefix("sha256:")[:16]
+    if (folder / "corpus.json").exists():
+        return open_corpus(folder)
+    partial = cache / f".{folder.name}.{secrets.token_hex(4)}.partial"
+    partial.mkdir(parents=True)
+    try:
+        _build_in(partial, data, tokenizer, root, found, read_seconds, told)
+        try:
+            os.rename(partial, folder)
+        except OSError:  # another builder was first; both built the same
+            if not (folder / "corpus.json").exists():
+                raise
+        sync_directory(cache)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_corpus(folder)
+
+
+def open_corpus(folder: Path) -> Corpus:
+    """Return the corpus at `folder`, every byte verified; raises Malformed naming what is not as it was written."""
+    listing = unsealed(Listing, folder / "corpus.json")
+    corpus = Corpus(folder, listing, {side: open_shards(folder / side) for side in SIDES})
+    faults = []
+    if tokens.tokenizer_digest(tokens.load(corpus.tokenizer_path)) != listing.tokenizer:
+        faults.append(Problem(str(corpus.tokenizer_path), "is not the tokenizer that made the shards; remove the folder"))
+    if digest_file(folder / "texts.jsonl") != listing.texts:
+        faults.append(Problem(str(folder / "texts.jsonl"), "has changed since it was written; remove the folder"))
+    if faults:
+        raise Malformed(faults)
+    return corpus
+
+
+def _key(data: Data, tokenizer: Tokenizer, root: Path, found: Sequence[Found]) -> str:
+    imported = digest_bytes((root / tokenizer.path).read_bytes()) if isinstance(tokenizer, ImportedTokenizer) else ""
+    return digest(
+        {
+            "data": data.meaning(),
+            "tokenizer": tokenizer.meaning() | {"file": imported},
+            "source": [[one.name, digest_bytes(one.data)] for one in found],
+        }
+    )
+
+
+def _build_in(
+    folder: Path, data: Data, section: Tokenizer, root: Path, found: Sequence[Found], read_seconds: float, told: Told
+) -> None:
+    seconds = {"reading": read_seconds}
+
+    @contextmanager
+    def timed(part: str) -> Iterator[None]:
+        told(part, 0, 1)
+        began = time.perf_counter()
+        yield
+        seconds[part] = time.perf_counter() - began
+        told(part, 1, 1)
+
+    texts, left_out = clean(found, data)
+    with timed("near duplicates"):
+        clusters = near_duplicates(texts, data.near_duplicates)
+    side = sides(clusters, data.split)
+    with timed("tokenizer"):
+        if isinstance(section, ImportedTokenizer):
+            tokenizer = tokens.load(root / section.path)
+        else:
+            # the train side only: a vocabulary chosen on validation text would already know it
+            tokenizer = tokens.train_bpe((one.text for one in texts if side[one.document] == "train"), section.vocabulary)
+    with timed("tokens"):
+        ids = dict(zip((one.document for one in texts), tokens.encode(tokenizer, [one.text for one in texts]), strict=True))
+    write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+    name = tokens.tokenizer_digest(tokenizer)
+    with timed("shards"):
+        for one in SIDES:
+            write_shards(
+                folder / one,
+                ((text.document, ids[text.document]) for text in texts if side[text.document] == one),
+                vocabulary=tokenizer.get_vocab_size(),
+                end_of_text=tokenizer.token_to_id(tokens.END_OF_TEXT),
+                tokenizer=name,
+            )
+    held_out = [{"document": one.document, "text": one.text} for one in texts if side[one.document] != "train"]
+    lines = b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in held_out)
+    write_atomic(folder / "texts.jsonl", lines)
+    listing = Listing(
+        tokenizer=name,
+        documents=tuple(_listed(texts, left_out, side, clusters, ids)),
+        texts=digest_bytes(lines),
+        seconds={part: round(took, 3) for part, took in seconds.items()},
+    )
+    write_atomic(folder / "corpus.json", sealed({key: value for key, value in listing.plain().items() if key != "digest"}))
+
+
+def _listed(
+    texts: Sequence[Text], left_out: Sequence[LeftOut], side: dict[str, Side], clusters: dict[str, str], ids: dict[str, Ids]
+) -> Iterator[Listed]:
+    for one in texts:
+        yield Listed(
+            document=one.document, name=one.name, split=side[one.document], bytes=one.bytes,
+            tokens=len(ids[one.document]), cluster=clusters[one.document],
+        )  # fmt: skip
+    for gone in left_out:
+        yield Listed(document=gone.document, name=gone.name, split="left_out", reason=gone.reason, bytes=gone.bytes, tokens=0)
+

@@ -1,0 +1,142 @@
+"""Evaluations for the terminal: one line a criterion, its reasons beneath, and the scoreboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from sovereign.gate.evaluation import CriterionStatus, Evaluation, Measured
+from sovereign.gate.scoreboard import headline, scoreboard
+
+STYLE = {
+    "DISCHARGED": "green",
+    "PARTIAL": "yellow",
+    "STALE": "yellow",
+    "OPEN": "dim",
+    "FALSIFIED": "bold red",
+    "INVALID": "bold white on red",
+    "WITHDRAWN": "dim strike",
+}
+MARK = {"DISCHARGED": "✔", "PARTIAL": "◐", "STALE": "◌", "OPEN": "·", "FALSIFIED": "✘", "INVALID": "‼", "WITHDRAWN": "-"}
+
+
+def number(value: float | str | bool) -> str:
+    """Return a value as people read it: four significant digits, integers whole."""
+    if isinstance(value, str | bool):
+        return str(value)
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def interval(measured: Measured | None) -> str:
+    """Return a value with its interval, or only the value where it is exact."""
+    if measured is None:
+        return "–"
+    if measured.low == measured.high:
+        return number(measured.value)
+    return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]"
+
+
+def gates(evaluations: Sequence[Evaluation], why: bool = True) -> RenderableType:
+    """Return every criterion with its status, value, bound and reasons."""
+    parts: list[RenderableType] = []
+    for evaluation in evaluations:
+        parts.append(Text.assemble((f"{evaluation.spec} {evaluation.version}", "bold"), f"  {evaluation.spec_path}"))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("")
+        table.add_column("criterion", no_wrap=True)
+        table.add_column("measured", no_wrap=True)
+        table.add_column("bound", no_wrap=True)
+        table.add_column("n", justify="right")
+        table.add_column("what it says, and why it stands so")
+        for one in evaluation.criteria:
+            table.add_row(
+                Text(f"{MARK[one.status]} {one.shown}", style=STYLE[one.status]),
+                one.id + (" (draft)" if one.stage == "draft" else ""),
+                interval(one.measured),
+                f"{one.op} {number(one.bound)} {one.unit}" if one.op else "",
+                str(one.measured.n) if one.measured else "",
+                _sentence(one, why),
+            )
+        parts += [Padding(table, (0, 0, 0, 1)), *_remarks(evaluation), Text(headline(evaluation), style="bold"), Text("")]
+    return Group(*parts)
+
+
+def _sentence(one: CriterionStatus, why: bool) -> Text:
+    text = Text(one.title)
+    if why and one.status != "DISCHARGED":
+        for reason in one.reasons[:3]:
+            text.append(f"\n{reason.code}: {reason.text}", style="dim")
+    if one.amended_after_results:
+        text.append(f"\namended after results ×{one.amended_after_results}", style="yellow")
+    if one.was_falsified:
+        text.append(f"\nwas FALSIFIED @ {one.was_falsified[0][7:15]}", style="yellow")
+    if one.exploratory:
+        text.append(f"\n{one.exploratory} exploratory run(s), not counted", style="dim")
+    if one.waiver:
+        text.append(f"\nwaived by {one.waiver.approver} until {one.waiver.expires}: {one.waiver.reason}", style="yellow")
+    return text
+
+
+def _remarks(evaluation: Evaluation) -> list[RenderableType]:
+    remarks: list[RenderableType] = []
+    for found in evaluation.findings[:20]:
+        remarks.append(Text(f"{found.kind}: {found.path}: {found.message}", style="red"))
+    if len(evaluation.findings) > 20:
+        remarks.append(Text(f"+{len(evaluation.findings) - 20} findings more; see sovereign verify", style="red"))
+    for run in evaluation.runs:
+        if run.state in ("open", "unconcluded"):
+            remarks.append(Text(f"{run.run} is {run.state}: resume it with `sovereign run --resume {run.run}`", style="yellow"))
+    return remarks
+
+
+def board(evaluations: Sequence[Evaluation]) -> RenderableType:
+    """Return the scoreboard: counts of statuses by category."""
+    parts: list[RenderableType] = []
+    for evaluation in evaluations:
+        lines = scoreboard(evaluation)
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column(f"{evaluation.spec} {evaluation.version}", no_wrap=True)
+        for status in lines[-1].counts:
+            table.add_column(status, justify="right", style=STYLE[status])
+        for name in ("of", "waived", "draft", "withdrawn"):
+            table.add_column(name, justify="right")
+        for line in lines:
+            cells = [str(count or "·") for count in line.counts.values()]
+            table.add_row(line.category, *cells, str(line.total), *(str(n or "·") for n in (line.waived, line.drafts, line.withdrawn)))
+        parts += [table, Text(headline(evaluation), style="bold"), Text("")]
+    return Group(*parts)
+
+
+def show(renderable: RenderableType, console: Console | None = None) -> None:
+    """Print to standard output; wide where that is a file or a pipe, so that nothing is folded away."""
+    target = console or Console(highlight=False)
+    if not target.is_terminal and console is None:
+        target = Console(highlight=False, width=160)
+    target.print(renderable)
+
+
+def explanation(one: CriterionStatus) -> RenderableType:
+    """Return everything a criterion's status rests on, obligation by obligation."""
+    lines: list[RenderableType] = [
+        Text.assemble((f"{one.id}  ", "bold"), (one.shown, STYLE[one.status])),
+        Text(one.title),
+        Text(f"{one.metric} {one.op} {number(one.bound)} {one.unit}   (contract {one.contract}, {one.category}, {one.stage})"),
+        Text(f"criterion {one.digest}", style="dim"),
+        Text(""),
+    ]
+    for obligation in one.obligations:
+        line = Text.assemble(f"{obligation.name}: ", (obligation.status, STYLE[obligation.status]))
+        if obligation.measured:
+            line.append(f"  {interval(obligation.measured)}  n={obligation.measured.n}, {obligation.measured.method}")
+            line.append(f"\n  from {obligation.measured.run}", style="dim")
+        for reason in obligation.reasons:
+            line.append(f"\n  {reason.code}: {reason.text}")
+        lines.append(line)
+    lines += [Text(f"{reason.code}: {reason.text}") for reason in one.reasons if reason.code in ("UNCONCLUDED", "SCHEMA", "INTEGRITY", "UNPROVEN")]
+    if one.status != "DISCHARGED" and one.discharge:
+        lines += [Text(""), Text.assemble("to discharge it: ", (one.discharge, "bold"))]
+    return Group(*lines)
