@@ -182,6 +182,22 @@ def test_a_first_loss_far_from_expected_is_remarked_on_and_no_more():
     assert silence == []
 
 
+def test_the_seed_decides_dropout_too():
+    """CASE-14: whatever draws in the model draws from the run's seed, wherever the random state stood before."""
+
+    def dropping():
+        model = build(SHAPE, VOCABULARY, seed=0)
+        model.model.norm.register_forward_hook(lambda module, given, made: torch.dropout(made, 0.2, True))
+        return model
+
+    torch.manual_seed(1)
+    first, _, _ = run(model=dropping())
+    torch.manual_seed(2)
+    second, _, _ = run(model=dropping())
+
+    assert weights_digest(first) == weights_digest(second)
+
+
 # ── guards: each is shown the fault it exists for ────────────────────────────────────────────────
 
 
@@ -302,7 +318,16 @@ def test_a_machine_that_becomes_free_does_not_stop_the_run():
     """Wall time falling tenfold while the processor does the same work is noise, and so is a slow warm-up."""
     guards = Guards()
     for step in range(1, 100):
-        wall = 2.0 if step == 1 else 1.0 if step < 50 else 0.1
-        guards.pace(step, wall=wall, processor=30.0 if step == 1 else 0.2)
+        guards.pace(step, wall=2.0 if step == 1 else 1.0 if step < 50 else 0.1, work=30.0 if step == 1 else 0.2)
     with pytest.raises(Stopped):
-        guards.pace(100, wall=0.001, processor=0.001)
+        guards.pace(100, wall=0.001, work=0.001)
+
+
+def test_steps_slowed_by_threads_that_wait_do_not_stop_the_run():
+    """Threads that spin for a busy core raise processor time too; one free step among them is not a placeholder."""
+    guards = Guards()
+    for step in range(1, 100):
+        free = step % 13 == 0
+        guards.pace(step, wall=0.004 if free else 0.05, work=0.008 if free else 0.09)
+
+    assert guards.least_work == 0.008

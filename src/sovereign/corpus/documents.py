@@ -1,12 +1,10 @@
-"""Where text comes from: every source becomes named documents, and what is left out is counted with its reason."""
+"""Documents: found in a source in a fixed order, cleaned by what the contract declares, named by their content."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,15 +14,15 @@ from sovereign.contract.data import Data, Folder, JsonLines, Source, StandardLib
 
 Reason = Literal["too_short", "too_long", "not_utf8", "exact_duplicate"]
 
-# Tests, programs with a window, and what pip put there: present on some machines and not on others, or not library code.
+# parts of the standard library that distributions leave out or add to; what remains is nearly the same everywhere
 NOT_LIBRARY = frozenset(
-    ("test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "dist-packages", "__pycache__")
+    {"test", "tests", "idlelib", "lib2to3", "ensurepip", "site-packages", "dist-packages", "__pycache__", "turtledemo"}
 )
 
 
 @dataclass(frozen=True)
 class Found:
-    """One document as its source holds it; the name is relative to the source, so the same on every machine."""
+    """One document as the source holds it: a name that is stable on this machine, and its bytes."""
 
     name: str
     data: bytes
@@ -32,7 +30,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Text:
-    """One document that is kept; `document` is the first 16 hex digits of its text's sha256."""
+    """A document that may be used; `document` is the first 16 hex digits of the sha256 of its text."""
 
     document: str
     name: str
@@ -42,7 +40,7 @@ class Text:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """One document that is not kept, and why."""
+    """A document that may not be used, and why."""
 
     document: str
     name: str
@@ -50,125 +48,87 @@ class LeftOut:
     bytes: int
 
 
-def document_id(data: bytes) -> str:
-    """Return the first 16 hex digits of the sha256 of a document's bytes."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
 def gather(source: Source, root: Path) -> Iterator[Found]:
-    """Yield the documents of a source in a fixed order: files by name, lines and passages as they stand.
+    """Yield the documents of a source in order of name; paths are relative to `root`.
 
-    Raises Malformed, naming file and line, for a path that is missing or unreadable, a folder in which
-    nothing matches, a line that is not JSON or lacks its field.
+    Raises Malformed for what is missing, empty or unreadable, with its place.
     """
-    match source:
-        case StandardLibrary():
-            yield from _files(Path(sysconfig.get_path("stdlib")), _library_names)
-        case Folder():
-            yield from _files(root / source.path, lambda folder: _matching_names(folder, source.include))
-        case TextFile():
-            yield from _passages(root / source.path, source.separator)
-        case JsonLines():
-            yield from _json_lines(root / source.path, source.field)
+    if isinstance(source, StandardLibrary):
+        yield from _library()
+    elif isinstance(source, Folder):
+        yield from _folder(root / source.path, source)
+    elif isinstance(source, TextFile):
+        for number, part in enumerate(_read(root / source.path, source.path).split(source.separator.encode())):
+            yield Found(f"{source.path}#{number:07d}", part)
+    elif isinstance(source, JsonLines):
+        yield from _json_lines(root / source.path, source)
 
 
-def _files(folder: Path, names: Callable[[Path], Iterable[str]]) -> Iterator[Found]:
-    if not folder.is_dir():
-        raise Malformed([Problem(str(folder), "is not a folder" if folder.exists() else "no such folder")])
-    found = sorted(names(folder))
-    if not found:
-        raise Malformed([Problem(str(folder), "holds no file that the source asks for")])
-    for name in found:
-        yield Found(name, _content(folder / name))
+def _library() -> Iterator[Found]:
+    top = Path(sysconfig.get_path("stdlib"))
+    files = [
+        path
+        for path in top.rglob("*.py")
+        if not any(part in NOT_LIBRARY or part.startswith("config-") for part in path.relative_to(top).parts)
+    ]
+    for path in sorted(files, key=lambda file: file.relative_to(top).as_posix()):
+        yield Found(path.relative_to(top).as_posix(), _read(path, str(path)))
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Malformed([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
+def _folder(top: Path, source: Folder) -> Iterator[Found]:
+    if not top.is_dir():
+        raise Malformed([Problem(source.path, "no such folder; data.source.path is relative to the repository's root")])
+    files = {path for pattern in source.include for path in top.glob(pattern) if path.is_file()}
+    if not files:
+        raise Malformed([Problem(source.path, f"no file matches {', '.join(source.include)}")])
+    for path in sorted(files, key=lambda file: file.relative_to(top).as_posix()):
+        yield Found(path.relative_to(top).as_posix(), _read(path, str(path)))
 
 
-def _library_names(folder: Path) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in NOT_LIBRARY and not name.startswith("config-")]
-        for name in files:
-            path = Path(where, name)
-            # a link (sitecustomize.py on Debian) and the build's own settings belong to the machine, not to the library
-            if name.endswith(".py") and not name.startswith("_sysconfigdata") and not path.is_symlink():
-                yield path.relative_to(folder).as_posix()
+def _json_lines(path: Path, source: JsonLines) -> Iterator[Found]:
+    _read(path, source.path, 1)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            value = parse_json(line, source.path, number).value
+            text = value.get(source.field) if isinstance(value, dict) else None
+            if not isinstance(text, str):
+                known = ", ".join(sorted(value)) if isinstance(value, dict) else "no fields"
+                raise Malformed([Problem(source.path, f"no text in field {source.field!r}; the line has {known}", number)])
+            yield Found(f"{source.path}#{number:07d}", text.encode("utf-8", "surrogatepass"))
 
 
-def _matching_names(folder: Path, patterns: Iterable[str]) -> set[str]:
-    paths = {path for pattern in patterns for path in folder.glob(pattern)}
-    return {path.relative_to(folder).as_posix() for path in paths if not path.is_dir()}
-
-
-def _passages(path: Path, separator: str) -> Iterator[Found]:
-    content = _content(path)
-    line = 1
-    for part in content.split(separator.encode()) if separator else [content]:
-        if part:  # between two separators in a row there is nothing
-            yield Found(f"{path.name}:{line}", part)
-        line += part.count(b"\n") + separator.count("\n")
-
-
-def _json_lines(path: Path, field: str) -> Iterator[Found]:
+def _read(path: Path, name: str, most: int = -1) -> bytes:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                value = parse_json(line, str(path), number).value
-                if not isinstance(value, dict) or not isinstance(value.get(field), str):
-                    raise Malformed([Problem(str(path), f"{field}: required, and must be text", number)])
-                # half of a surrogate pair is JSON but not UTF-8: `clean` leaves it out, and counts it
-                yield Found(f"{path.name}:{number}", value[field].encode("utf-8", "surrogatepass"))
+            return file.read(most)
     except OSError as error:
-        raise Malformed([Problem(str(path), f"cannot be read: {error.strerror}")]) from None
+        raise Malformed([Problem(name, f"cannot be read: {error.strerror}")]) from None
 
 
 def clean(found: Iterable[Found], data: Data) -> tuple[list[Text], list[LeftOut]]:
-    """Return the documents kept, and those left out with the reason; of exact duplicates the first is kept."""
+    """Return the documents that may be used and those left out; of exact duplicates the first name stays."""
     texts: list[Text] = []
     left_out: list[LeftOut] = []
     seen: set[str] = set()
     for one in found:
-        document, size = document_id(one.data), len(one.data)
+        document = hashlib.sha256(one.data).hexdigest()[:16]
         try:
             text = one.data.decode("utf-8")
         except UnicodeDecodeError:
-            left_out.append(LeftOut(document, one.name, "not_utf8", size))
+            left_out.append(LeftOut(document, one.name, "not_utf8", len(one.data)))
             continue
         reason: Reason | None = None
-        if size < data.least_bytes:
+        if len(one.data) < data.least_bytes:
             reason = "too_short"
-        elif data.most_bytes is not None and size > data.most_bytes:
+        elif data.most_bytes is not None and len(one.data) > data.most_bytes:
             reason = "too_long"
         elif document in seen:
             reason = "exact_duplicate"
         if reason:
-            left_out.append(LeftOut(document, one.name, reason, size))
-        else:
-            seen.add(document)
-            texts.append(Text(document, one.name, text, size))
+            left_out.append(LeftOut(document, one.name, reason, len(one.data)))
+            continue
+        seen.add(document)
+        texts.append(Text(document, one.name, text, len(one.data)))
     return texts, left_out
-
-
-def write_texts(path: Path, texts: Iterable[Text]) -> None:
-    """Write texts as one JSON object a line."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for text in texts:
-            file.write(json.dumps({"document": text.document, "name": text.name, "text": text.text}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_texts(path: Path) -> list[Text]:
-    """Return the texts written to `path`; raises Malformed for one that no longer is the document it is named for."""
-    texts: list[Text] = []
-    for number, line in enumerate(_content(path).splitlines(), 1):
-        value = parse_json(line, str(path), number).value
-        data = value["text"].encode()
-        if document_id(data) != value["document"]:
-            raise Malformed([Problem(str(path), f"the text is no longer that of document {value['document']}", number)])
-        texts.append(Text(value["document"], value["name"], value["text"], len(data)))
-    return texts

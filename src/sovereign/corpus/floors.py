@@ -1,31 +1,32 @@
-"""Floors: what counting alone would score on the tokens that a model is scored on.
+"""Floors: what counting alone scores on held-out documents, so that a loss can be told from a good one.
 
-With c the counts over the train side and V the vocabulary, where every train token is counted once
-as a target and once as what precedes the next:
-
-    unigram  p(w)     = (c(w) + 1) / (N + V)                              add-one
-    bigram   p(w | h) = (c(h, w) + t(h) p(w)) / (c(h) + t(h))             Witten & Bell 1991
-
-t(h) is the number of distinct tokens seen after h: the more kinds have followed, the likelier is a new
-one. Nothing is tuned, so validation has no say in its own floor. After a history never seen, p(w) stands.
+The unigram is add-one smoothed. The bigram is interpolated with it by Witten-Bell smoothing (Witten & Bell 1991,
+method C; as Chen & Goodman 1998 write it): lambda(h) = c(h) / (c(h) + T(h)), where T(h) is the number of distinct
+followers of h, and p(w|h) = lambda(h) c(h,w) / c(h) + (1 - lambda(h)) p(w), which is
+(c(h,w) + T(h) p(w)) / (c(h) + T(h)). A history never followed has lambda 0 and is left to the unigram.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sovereign.corpus.scoring import Ids, scored
+from sovereign.corpus.scoring import Ids
+from sovereign.corpus.shards import Shards
 
-Nats = NDArray[np.float64]
+BLOCK = 1 << 21  # train tokens counted at once: some 100 MB of arrays
+
+Integers = NDArray[np.int64]
+Counted = tuple[Integers, Integers]  # sorted distinct codes, and how often each occurs
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What counting scores on one validation document; the fields of a floor row."""
+    """What two counting models score on one document; the fields of a floor row."""
 
     document: str
     tokens: int
@@ -33,80 +34,128 @@ class Floor:
     bigram_nll: float
 
 
-@dataclass(frozen=True)
-class BigramModel:
-    """Counts of the train side: of each id, and of each pair that occurs, sorted; about 32 bytes a token to make."""
+def floors(train: Shards, held_out: Sequence[tuple[str, Ids]]) -> list[Floor]:
+    """Return the floors of documents given as `scoring.scored` sequences: inputs are `[:-1]`, targets `[1:]`."""
+    model = BigramModel.count(train)
+    return [
+        Floor(document, len(sequence) - 1, model.unigram_nll(sequence), model.nll(sequence))
+        for document, sequence in held_out
+    ]
 
-    vocabulary: int
-    unigrams: NDArray[np.int64]  # count of each id, shape [vocabulary]
-    pairs: NDArray[np.int64]  # first id x vocabulary + second id, ascending
-    counts: NDArray[np.int64]  # of each of these pairs
-    starts: NDArray[np.int64]  # where the pairs of each first id begin, shape [vocabulary + 1]
+
+@dataclass(frozen=True, eq=False)
+class BigramModel:
+    """Counts of the train side, end-of-text ids included; 32 bytes for each distinct pair."""
+
+    singles: Integers  # [vocabulary]
+    codes: Integers  # pair (h, w) as h x vocabulary + w, sorted, [pairs]
+    counts: Integers  # [pairs]
 
     @classmethod
-    def count(cls, train_tokens: Ids, vocabulary: int, end_of_text: int) -> BigramModel:
-        """Return the counts over tokens as the shards hold them; an end-of-text id precedes the first."""
-        if not len(train_tokens):
-            raise ValueError("there is no train token to count")
-        targets = train_tokens.astype(np.int64)
-        histories = np.concatenate([[end_of_text], targets[:-1]])
-        pairs, counts = np.unique(histories * vocabulary + targets, return_counts=True)
-        starts = np.searchsorted(pairs, np.arange(vocabulary + 1, dtype=np.int64) * vocabulary)
-        return cls(vocabulary, np.bincount(targets, minlength=vocabulary), pairs, counts, starts)
-
-    def unigram(self) -> Nats:
-        """Return the add-one probability of every id."""
-        return (self.unigrams + 1) / (self.unigrams.sum() + self.vocabulary)
-
-    def unigram_nll(self, sequence: NDArray[np.int64]) -> float:
-        """Return the nats that a scored sequence's targets cost one by one."""
-        return float(-np.log(self.unigram()[sequence[1:]]).sum())
-
-    def bigram_nll(self, sequence: NDArray[np.int64]) -> float:
-        """Return the nats that a scored sequence's targets cost, each after the id before it."""
-        histories, targets = sequence[:-1], sequence[1:]
-        wanted = histories * self.vocabulary + targets
-        at = np.minimum(np.searchsorted(self.pairs, wanted), len(self.pairs) - 1)
-        together = np.where(self.pairs[at] == wanted, self.counts[at], 0)
-        before, kinds = self._totals[histories], np.diff(self.starts)[histories]
-        alone = self.unigram()[targets]
-        seen = before > 0
-        chance = np.where(seen, (together + kinds * alone) / np.maximum(before + kinds, 1), alone)
-        return float(-np.log(chance).sum())
+    def count(cls, train: Shards) -> BigramModel:
+        """Return the model of a whole run of shards; documents meet at their end-of-text, as they do in training."""
+        singles = np.zeros(train.vocabulary, dtype=np.int64)
+        merged = _no_pairs()
+        waiting: list[Counted] = []
+        for at in range(0, train.tokens, BLOCK):
+            ids = train.read(at, min(at + BLOCK + 1, train.tokens)).astype(np.int64)
+            singles += np.bincount(ids[:BLOCK], minlength=train.vocabulary)
+            waiting.append(_distinct(ids[:-1] * train.vocabulary + ids[1:]))
+            # merged only when as much waits as there is, so that a pair is moved a few times and not once a block
+            if sum(len(codes) for codes, _ in waiting) > len(merged[0]):
+                merged, waiting = _merge([merged, *waiting]), []
+        codes, counts = _merge([merged, *waiting])
+        return cls(singles, codes, counts)
 
     @property
-    def _totals(self) -> NDArray[np.int64]:
-        """How often each id precedes another."""
-        running = np.concatenate([[0], np.cumsum(self.counts)])
-        return np.diff(running[self.starts])
+    def vocabulary(self) -> int:
+        return len(self.singles)
 
-    def sample(self, prompt_last_id: int, n: int, rng: np.random.Generator) -> list[int]:
-        """Return n ids drawn one after another from the bigram, the first after `prompt_last_id`."""
-        running = np.cumsum(self.unigram())
-        ids: list[int] = []
-        history = prompt_last_id
+    def unigram_nll(self, sequence: Ids) -> float:
+        """Return the nats that the unigram spends on the targets of a sequence."""
+        return float(-np.log(self._unigram(sequence[1:])).sum())
+
+    def nll(self, sequence: Ids) -> float:
+        """Return the nats that the interpolated bigram spends on the targets of a sequence."""
+        return float(-np.log(self.probability(sequence[:-1], sequence[1:])).sum())
+
+    def probability(self, history: Ids, following: Ids) -> NDArray[np.float64]:
+        """Return p(following | history) elementwise."""
+        h, w = np.asarray(history, dtype=np.int64), np.asarray(following, dtype=np.int64)
+        seen, followers = self._contexts[h], self._followers[h]
+        p = self._unigram(w)
+        mixed = (self._pairs(h * self.vocabulary + w) + followers * p) / np.maximum(1, seen + followers)
+        return np.where(seen > 0, mixed, p)
+
+    def sample(self, last_id: int, n: int, rng: np.random.Generator) -> list[int]:
+        """Return `n` ids, each drawn from p( . | the one before it), the first after `last_id`."""
+        drawn: list[int] = []
         for _ in range(n):
-            low, high = int(self.starts[history]), int(self.starts[history + 1])
-            counts = np.cumsum(self.counts[low:high])
-            kinds = high - low
-            # Witten-Bell as a mixture: a follower already seen, or, kinds times in total + kinds, the unigram
-            drawn = rng.random() * (counts[-1] + kinds) if kinds else 0.0
-            if kinds and drawn < counts[-1]:
-                history = int(self.pairs[low + np.searchsorted(counts, drawn, side="right")] % self.vocabulary)
+            seen, followers = int(self._contexts[last_id]), int(self._followers[last_id])
+            # of c(h) + T(h) lots, c(h) belong to the pairs counted and the rest to the unigram
+            lot = int(rng.integers(seen + followers)) if seen else 0
+            if lot < seen:
+                before = int(self._totals[self._rows[last_id]])
+                pair = int(np.searchsorted(self._totals, before + lot, side="right")) - 1
+                last_id = int(self.codes[pair]) % self.vocabulary
             else:
-                place = np.searchsorted(running, rng.random() * running[-1], side="right")
-                history = min(int(place), self.vocabulary - 1)
-            ids.append(history)
-        return ids
+                shares = self._shares
+                last_id = int(np.searchsorted(shares, rng.integers(shares[-1]), side="right"))
+            drawn.append(last_id)
+        return drawn
+
+    def _unigram(self, ids: Ids) -> NDArray[np.float64]:
+        p: NDArray[np.float64] = (self.singles[ids] + 1) / self._shares[-1]
+        return p
+
+    def _pairs(self, codes: Integers) -> Integers:
+        if not len(self.codes):
+            return np.zeros_like(codes)
+        at = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return np.where(self.codes[at] == codes, self.counts[at], 0)
+
+    @cached_property
+    def _shares(self) -> Integers:
+        """Running total of every id's count and one."""
+        return np.cumsum(self.singles + 1)
+
+    @cached_property
+    def _totals(self) -> Integers:
+        """Pairs counted before each code, and all of them last, [pairs + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    @cached_property
+    def _rows(self) -> Integers:
+        """Where the pairs of each history begin, [vocabulary + 1]."""
+        return np.searchsorted(self.codes, np.arange(self.vocabulary + 1) * self.vocabulary).astype(np.int64)
+
+    @cached_property
+    def _contexts(self) -> Integers:
+        """c(h): one less than its count for the very last id, which nothing follows."""
+        return np.diff(self._totals[self._rows])
+
+    @cached_property
+    def _followers(self) -> Integers:
+        """T(h): distinct ids that follow h."""
+        return np.diff(self._rows)
 
 
-def floors(
-    train_tokens: Ids, vocabulary: int, end_of_text: int, held_out: Sequence[tuple[str, Ids]], limit: int
-) -> list[Floor]:
-    """Return the floors of each (document, ids), over exactly the targets that `scored` gives."""
-    model = BigramModel.count(train_tokens, vocabulary, end_of_text)
-    rows: list[Floor] = []
-    for document, ids in held_out:
-        sequence = scored(ids, end_of_text, limit)
-        rows.append(Floor(document, len(sequence) - 1, model.unigram_nll(sequence), model.bigram_nll(sequence)))
-    return rows
+def _no_pairs() -> Counted:
+    return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+
+
+def _distinct(codes: Integers) -> Counted:
+    found, counts = np.unique(codes, return_counts=True)
+    return found, counts.astype(np.int64)
+
+
+def _merge(parts: Sequence[Counted]) -> Counted:
+    """Return the counts of several parts added up."""
+    codes = np.concatenate([codes for codes, _ in parts])
+    counts = np.concatenate([counts for _, counts in parts])
+    if not len(codes):
+        return _no_pairs()
+    order = np.argsort(codes, kind="stable")  # parts are sorted already, and a stable sort merges runs
+    codes, counts = codes[order], counts[order]
+    first = np.flatnonzero(np.diff(codes, prepend=-1))
+    return codes[first], np.add.reduceat(counts, first)

@@ -15,7 +15,8 @@ from torch import nn
 
 IDENTICAL = 3  # equal losses in a row; two can be chance at a coarse loss, three are a placeholder
 PACE_STEPS = 20  # steps the median is taken over; none is judged before so many are known
-QUICK = 0.2  # share of the median; CASE-15's placeholder took a 700th
+QUICK = 0.2  # share of the median wall time; CASE-15's placeholder took a 700th
+LITTLE = 0.5  # share of the least processor time of any step before
 
 
 class Stopped(Exception):
@@ -34,7 +35,8 @@ class Guards:
     def __init__(self) -> None:
         self.ids: np.ndarray | None = None
         self.losses: deque[float] = deque(maxlen=IDENTICAL - 1)
-        self.paces: deque[tuple[float, float]] = deque(maxlen=PACE_STEPS)
+        self.walls: deque[float] = deque(maxlen=PACE_STEPS)
+        self.least_work = math.inf
 
     def batch(self, step: int, ids: np.ndarray, tokens: int) -> None:
         """Stop if nothing would be learned from a batch, or it is the previous one again (CASE-11, CASE-15)."""
@@ -58,21 +60,17 @@ class Guards:
             )
         self.losses.append(loss)
 
-    def pace(self, step: int, wall: float, processor: float) -> None:
-        """Stop if a step took under a fifth of the usual time, by the wall clock and in processor seconds (CASE-15).
+    def pace(self, step: int, wall: float, work: float) -> None:
+        """Stop if a step took under a fifth of the usual wall time and did under half the work of any before (CASE-15).
 
-        Both, because other work leaving the machine quickens the wall clock alone, and the step is then
-        the same work; a step that skipped its work is quick on both.
+        `work` is in processor seconds. The wall clock alone would stop a run when other work leaves the
+        machine; the step is then as much work as ever, and at most what the least hindered step took.
         """
-        if len(self.paces) == PACE_STEPS:
-            usual_wall, usual_processor = (median(clock) for clock in zip(*self.paces, strict=True))
-            if wall < QUICK * usual_wall and processor < QUICK * usual_processor:
-                raise Stopped(
-                    "quick_step",
-                    step,
-                    f"it took {wall:.4f} s where {usual_wall:.4f} s are usual: it cannot have done the work",
-                )
-        self.paces.append((wall, processor))
+        if len(self.walls) == PACE_STEPS and wall < QUICK * median(self.walls) and work < LITTLE * self.least_work:
+            usual = median(self.walls)
+            raise Stopped("quick_step", step, f"it took {wall:.4f} s, where {usual:.4f} s are usual: it skipped its work")
+        self.walls.append(wall)
+        self.least_work = min(self.least_work, work)
 
 
 def all_learn(step: int, model: nn.Module) -> None:
