@@ -73,7 +73,7 @@ def settings(steps: int, compiled: bool) -> Training:
 def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
     """Return a round of our loop as shipped, with a log that writes every row as a run does."""
     model = build(SHAPE, VOCABULARY, seed=0).to(device)
-    rows = tempfile.TemporaryFile("w")
+    rows = tempfile.TemporaryFile("w")  # noqa: SIM115 (open as long as the loop is)
 
     def log(kind: str, **row: Any) -> None:
         rows.write(json.dumps({"run": "benchmark", "kind": kind, **row}) + "\n")
@@ -258,7 +258,9 @@ def compare(compiled: bool, rounds: int, steps: int, device: torch.device, bf16:
             rates[name].append(rate(loops[name](steps)))
     label = "compiled" if compiled else "eager"
     for name, values in rates.items():
-        print(f"{label:9} {name:8} {statistics.median(values):8,.0f} tokens/s  ({min(values):,.0f} to {max(values):,.0f})")
+        print(
+            f"{label:9} {name:8} {statistics.median(values):8,.0f} tokens/s  ({min(values):,.0f} to {max(values):,.0f})"
+        )
     result: dict[str, Any] = {"rates": rates}
     for peer in ("trainer", "plain"):
         ratios = [mine / theirs for mine, theirs in zip(rates["ours"], rates[peer], strict=True)]
@@ -313,7 +315,17 @@ def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
         began = time.perf_counter()
         precision = "bf16" if bf16 else "fp32"
         training = settings(steps, compiled=False)
-        train(model, adamw(model, training.optimizer), STREAM, training, device=device, precision=precision, seed=0, evaluate_every=steps, log=log)
+        train(
+            model,
+            adamw(model, training.optimizer),
+            STREAM,
+            training,
+            device=device,
+            precision=precision,
+            seed=0,
+            evaluate_every=steps,
+            log=log,
+        )
         trained = time.perf_counter() - began
         for index in range(max(1, 300 * steps // 100)):
             log("evaluation", step=100, split="validation", document=f"{index:016x}", nll=1234.5678, tokens=511)
@@ -367,7 +379,9 @@ def main() -> None:
     for compiled in [False, True] if asked.compiled else [False]:
         for name in LOOPS:
             command = [sys.executable, str(Path(__file__)), "--alone", name, *(["--compiled"] if compiled else [])]
-            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            told = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
             print(
                 f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, "
                 f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"

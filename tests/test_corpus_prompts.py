@@ -16,8 +16,8 @@ BODY = "    x = 1\n    return x\n"
 
 
 def heads(text, count=100):
-    """Return the prompts of one document, in the order of the text."""
-    return sorted((one.prompt for one in function_heads([("d", text)], count, seed=0)), key=text.find)
+    """Return the prompts of one document."""
+    return [one.prompt for one in function_heads([("d", text)], count, seed=0)]
 
 
 def library(every):
@@ -46,7 +46,8 @@ def library(every):
          'def f():\n    """1\n    2\n    3\n    4\n    5"""\n    '),
         ('def f():\n    """1\n    2\n    3\n    4\n    5\n    6"""\n' + BODY, "def f():\n    "),
         ("\x0c\nx = 'a\x0cb\u2028c'\ndef f():\n" + BODY, "def f():\n    "),
-        ("\ufeffdef f():\r\n    x = 1\r\n    return x\r\n", "def f():\n    "),
+        ("\ufeffdef f(\r\n    a,\r\n):\r\n    x = 1\r\n    return x\r\n", "def f(\n    a,\n):\n    "),
+        ("def f(\r    a,\r):\r    x = 1\r    return x\r", "def f(\n    a,\n):\n    "),
         ("def f():\n\tx = 1\n\treturn x\n", "def f():\n    "),
     ],
 )  # fmt: skip
@@ -72,7 +73,9 @@ def test_functions_that_make_no_prompt_are_left_out(text):
     assert ["def g():\n    "] == heads(text + "def g():\n" + BODY)
 
 
-@pytest.mark.parametrize("text", ["", "no Python at all", "def f(:\n", "x = 1\x00", "(" * 5000, "print 'two'\n"])
+@pytest.mark.parametrize(
+    "text", ["", "no Python at all", "def f(:\n", "x = 1\x00", "x = '\ud800'", "(" * 5000, "print 'two'\n"]
+)
 def test_documents_that_do_not_parse_are_passed_over(text):
     """What is not Python gives no prompt and no error; the documents beside it give theirs."""
     found = function_heads([("a", text), ("b", "def f():\n" + BODY)], 10, seed=0)
@@ -123,13 +126,15 @@ def test_prompts_parse_however_a_document_is_laid_out(names, indent, docstring, 
 
 
 def test_prompts_are_the_same_every_time():
-    """The order of the documents changes nothing, a larger count only adds, and another seed draws others."""
+    """The order of the documents changes nothing, a larger count only adds, another seed draws others of each."""
     texts = library(every=40)
+    longest = [max(texts, key=lambda one: len(one[1]))]
     found = function_heads(texts, 20, seed=1)
 
     assert found == function_heads(texts[::-1], 20, seed=1)
     assert found == function_heads(texts, 60, seed=1)[:20]
     assert found != function_heads(texts, 20, seed=2)
+    assert len({function_heads(longest, 1, seed)[0].prompt for seed in range(8)}) > 1
     assert list(range(20)) == [one.prompt_id for one in found]
 
 

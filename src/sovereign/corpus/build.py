@@ -19,7 +19,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -227,7 +227,7 @@ def _build_in(
                 folder / one,
                 ((text.document, ids[text.document]) for text in texts if side[text.document] == one),
                 vocabulary=tokenizer.get_vocab_size(),
-                end_of_text=tokenizer.token_to_id(tokens.END_OF_TEXT),
+                end_of_text=tokens.end_of_text(tokenizer),
                 tokenizer=name,
             )
     held_out = [{"document": one.document, "text": one.text} for one in texts if side[one.document] != "train"]
@@ -243,7 +243,7 @@ def _build_in(
 
 
 def _listed(
-    texts: Sequence[Text], left_out: Sequence[LeftOut], side: dict[str, Side], clusters: dict[str, str], ids: dict[str, Ids]
+    texts: Sequence[Text], left_out: Sequence[LeftOut], side: dict[str, Side], clusters: dict[str, str], ids: Mapping[str, Ids]
 ) -> Iterator[Listed]:
     for one in texts:
         yield Listed(

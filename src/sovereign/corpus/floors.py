@@ -52,14 +52,14 @@ class BigramModel:
     counts: Integers  # [pairs]
 
     @classmethod
-    def count(cls, train: Shards) -> BigramModel:
+    def count(cls, train: Shards, block: int = BLOCK) -> BigramModel:
         """Return the model of a whole run of shards; documents meet at their end-of-text, as they do in training."""
         singles = np.zeros(train.vocabulary, dtype=np.int64)
         merged = _no_pairs()
         waiting: list[Counted] = []
-        for at in range(0, train.tokens, BLOCK):
-            ids = train.read(at, min(at + BLOCK + 1, train.tokens)).astype(np.int64)
-            singles += np.bincount(ids[:BLOCK], minlength=train.vocabulary)
+        for at in range(0, train.tokens, block):
+            ids = train.read(at, min(at + block + 1, train.tokens)).astype(np.int64)
+            singles += np.bincount(ids[:block], minlength=train.vocabulary)
             waiting.append(_distinct(ids[:-1] * train.vocabulary + ids[1:]))
             # merged only when as much waits as there is, so that a pair is moved a few times and not once a block
             if sum(len(codes) for codes, _ in waiting) > len(merged[0]):

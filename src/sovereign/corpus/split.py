@@ -42,10 +42,12 @@ def near_duplicates(texts: Sequence[Text], settings: NearDuplicates) -> dict[str
         return document
 
     for candidates in buckets.values():
-        for one, other in zip(candidates, candidates[1:], strict=False):
-            first, second = sorted((head(one), head(other)))
-            if first != second and _jaccard(shingles[one], shingles[other]) >= settings.jaccard:
-                parent[second] = first
+        # each with the one before it and with the first: linear, and a chance neighbour seldom parts a true pair
+        for before, document in zip(candidates, candidates[1:], strict=False):
+            for other in {before, candidates[0]}:
+                first, second = sorted((head(document), head(other)))
+                if first != second and _jaccard(shingles[document], shingles[other]) >= settings.jaccard:
+                    parent[second] = first
     return {document: head(document) for document in parent}
 
 

@@ -53,6 +53,13 @@ def load(path: Path) -> Tokenizer:
     return tokenizer
 
 
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """Return the id that stands between documents."""
+    found = tokenizer.token_to_id(END_OF_TEXT)
+    assert found is not None  # both ways to a tokenizer have seen to it
+    return found
+
+
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
     """Return the digest of what the tokenizer is, whatever the layout of its file."""
     return digest(json.loads(tokenizer.to_str()))

@@ -76,7 +76,8 @@ def ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]
 
 def _linearised(sums: Floats, weights: Floats) -> Floats:
     """Return each document's influence on the ratio (the delta method), shape [documents]."""
-    return (sums - sums.sum() / weights.sum() * weights) / weights.mean()
+    found: Floats = (sums - sums.sum() / weights.sum() * weights) / weights.mean()
+    return found
 
 
 def _around(value: float, *influences: Floats) -> tuple[float, float]:

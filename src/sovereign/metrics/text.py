@@ -15,9 +15,9 @@ LEAST_STATEMENTS = 2
 
 @cache
 def _grammar() -> Any:
-    import parso  # here: only samples need it
+    from parso.grammar import load_grammar  # here: only samples need it
 
-    return parso.load_grammar(version=GRAMMAR)
+    return load_grammar(version=GRAMMAR)
 
 
 def body(prompt: str, text: str) -> str:

@@ -87,7 +87,7 @@ class Criterion(Record):
 
     def holds(self, low: Bound, high: Bound) -> bool:
         """Say whether the predicate holds for the worst value that an interval allows; false unless finite."""
-        if isinstance(self.bound, str) or isinstance(low, str):
+        if isinstance(self.bound, str) or isinstance(low, str) or isinstance(high, str):
             return type(low) is type(self.bound) and low == high == self.bound
         if not (math.isfinite(low) and math.isfinite(high)):
             return False
@@ -123,10 +123,10 @@ class Spec(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Spec:
         seen: set[str] = set()
-        for one in (*self.criteria, *self.withdrawn):
-            if one.id in seen:
-                raise ValueError(f"criterion {one.id} stands twice; an id means one thing for ever")
-            seen.add(one.id)
+        for id_ in (*(one.id for one in self.criteria), *(one.id for one in self.withdrawn)):
+            if id_ in seen:
+                raise ValueError(f"criterion {id_} stands twice; an id means one thing for ever")
+            seen.add(id_)
         for criterion in self.criteria:
             metric = self.metrics.get(criterion.metric)
             if metric is None:
