@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "Say why a criterion stands where it does.",
     "schema": "Print the JSON Schema of a document kind.",
 }
+TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
 EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
 7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted."""
 
@@ -91,10 +92,19 @@ def _exit_of(arguments: list[str]) -> int:
         for problem in error.problems:
             click.echo(str(problem), err=True)
         return 3
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING:
+            return _internal()
+        click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
+        return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stderr.close()
         return 0
     except Exception:
-        traceback.print_exc()
-        click.echo("internal error: this is a fault of sovereign's; please report it with the lines above", err=True)
-        return 70
+        return _internal()
+
+
+def _internal() -> int:
+    traceback.print_exc()
+    click.echo("internal error: this is a fault of sovereign's; please report it with the lines above", err=True)
+    return 70

@@ -47,7 +47,8 @@ class Schedule(Record):
         start = steps - max(1, round(self.decay * steps))
         if step <= start:
             return self.peak
-        return self.peak + (self.floor - self.peak) * (step - start) / (steps - start)
+        done = (step - start) / (steps - start)
+        return self.peak * (1 - done) + self.floor * done
 
 
 class Training(Record):

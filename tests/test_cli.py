@@ -1,0 +1,156 @@
+"""The command line: documented exit codes, errors that teach, and no traceback for anything a user can do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fabric import SPEC, intent, repository, rows, write_run
+
+
+def sovereign(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from sovereign.cli.main import main; main()", *arguments],
+        capture_output=True, text=True, cwd=root, env={**os.environ, **variables}, check=False,
+    )  # fmt: skip
+
+
+EVALUATING = (["gates"], ["scoreboard"], ["gates", "--json"], ["gates", "--profile", "release"], ["gates", "--profile", "draft"])
+
+
+@pytest.mark.parametrize("arguments", EVALUATING, ids=" ".join)
+def test_nothing_evaluated_is_never_success(tmp_path: Path, arguments: list[str]) -> None:
+    """The empty folder, the empty spec, and the spec with only drafts exit 5, in every profile and format."""
+    codes = {"empty folder": sovereign(tmp_path, *arguments).returncode}
+    (tmp_path / "spec").mkdir()
+    codes["empty spec folder"] = sovereign(tmp_path, *arguments).returncode
+    (tmp_path / "spec/toy.yaml").write_text(SPEC[: SPEC.index("criteria:")] + "criteria: []\n")
+    codes["empty spec"] = sovereign(tmp_path, *arguments).returncode
+    repository(tmp_path, SPEC.replace('op: "<="', 'stage: draft, op: "<="').replace('op: "=="', 'stage: draft, op: "=="'))
+    codes["only drafts"] = sovereign(tmp_path, *arguments).returncode
+
+    assert set(codes.values()) == {5}, codes
+
+
+@pytest.mark.parametrize("arguments", EVALUATING, ids=" ".join)
+def test_garbage_exits_3_without_a_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    """Files that are no specs, contracts or evidence are named by place."""
+    for name in ("spec/a.yaml", "contracts/b.yaml", "evidence/c/d/intent.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\x00{[garbage")
+    found = sovereign(tmp_path, *arguments)
+
+    assert (found.returncode, "Traceback" in found.stderr) == (3, False), found.stderr
+    assert "spec/a.yaml:1:1" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "code"),
+    [
+        (2.5, ["gates"], 0),
+        (3.5, ["gates"], 1),
+        (3.5, ["gates", "--profile", "draft"], 0),
+        (3.5, ["scoreboard"], 1),
+        (3.5, ["gates", "--json"], 1),
+        (2.5, ["gates", "--nonsense"], 2),
+        (2.5, ["nonsense"], 2),
+        (2.5, ["gates", "--profile", "strict"], 2),
+        (2.5, ["gates", "--root", "nowhere"], 2),
+        (2.5, ["explain", "TOY-009"], 2),
+        (2.5, ["explain", "TOY-001"], 0),
+        (2.5, ["verify"], 0),
+        (2.5, ["verify", "nothing"], 2),
+        (2.5, ["schema", "intent"], 0),
+        (2.5, ["schema", "nonsense"], 2),
+        (2.5, ["abandon", "nothing", "--reason", "x"], 3),
+        (2.5, ["abandon", "toy/20260101T000000Z-aaaaaa", "--reason", "x"], 3),  # it is concluded
+        (2.5, ["run"], 2),
+        (2.5, ["--version"], 0),
+        (2.5, ["--help"], 0),
+    ],
+)
+def test_exit_codes_are_the_documented_ones(tmp_path: Path, loss: float, arguments: list[str], code: int) -> None:
+    """Each command ends with its documented code, and never with a traceback."""
+    write_run(repository(tmp_path), said=rows(loss=loss))
+    found = sovereign(tmp_path, *arguments)
+
+    assert (found.returncode, "Traceback" in found.stderr) == (code, False), found.stderr
+
+
+def test_an_internal_error_is_70(tmp_path: Path) -> None:
+    """A fault of ours is not mistaken for FALSIFIED, which is what a bare traceback's exit code says."""
+    program = (
+        "import sovereign.repository as r; r.evaluate = lambda *a: 1 / 0;"
+        "import sys; sys.argv = ['sovereign', 'gates']; from sovereign.cli.main import main; main()"
+    )
+    repository(tmp_path)
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    assert found.returncode == 70
+    assert "ZeroDivisionError" in found.stderr
+
+
+def test_the_law_works_without_torch(tmp_path: Path) -> None:
+    """With every training library made unimportable, gates, scoreboard, verify and explain still work."""
+    write_run(repository(tmp_path))
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("torch", "tokenizers", "safetensors", "rensa", "transformers", "filelock"):
+        (blocked / f"{name}.py").write_text("raise ImportError('blocked')\n")
+    path = os.pathsep.join([str(blocked), *filter(None, [os.environ.get("PYTHONPATH")])])
+    codes = {
+        name: sovereign(tmp_path, *name.split(), PYTHONPATH=path).returncode
+        for name in ("gates", "scoreboard", "verify", "explain TOY-001", "schema", "gates --json")
+    }
+
+    assert set(codes.values()) == {0}, codes
+
+
+def test_a_bare_install_is_told_what_running_needs(tmp_path: Path) -> None:
+    """Running without the train extra says which install brings it, and exits 2."""
+    repository(tmp_path)
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = sovereign(tmp_path, "run", "--contract", "contracts/toy.yaml", PYTHONPATH=path)
+
+    assert (found.returncode, "Traceback" in found.stderr) == (2, False), found.stderr
+    assert "pip install 'sovereign[train]'" in found.stderr
+
+
+def test_json_holds_what_the_table_shows(tmp_path: Path) -> None:
+    """`gates --json` is valid by its published schema, with counts that the scoreboard repeats."""
+    from jsonschema import Draft202012Validator
+
+    from sovereign.published import schema
+
+    write_run(repository(tmp_path), said=rows(loss=3.5))
+    found = json.loads(sovereign(tmp_path, "gates", "--json").stdout)
+    board = json.loads(sovereign(tmp_path, "scoreboard", "--json").stdout)
+    for one in found["evaluations"]:
+        Draft202012Validator(schema("gates")).validate(one)
+
+    assert {"TOY-001": "FALSIFIED", "TOY-002": "DISCHARGED"} == {
+        one["id"]: one["status"] for one in found["evaluations"][0]["criteria"]
+    }  # fmt: skip
+    assert (board[-1]["of"], board[-1]["DISCHARGED"], board[-1]["FALSIFIED"]) == (2, 1, 1)
+
+
+def test_explain_says_why_and_what_would_discharge(tmp_path: Path) -> None:
+    """The explanation names the value, the reason code, the run, and the command."""
+    write_run(repository(tmp_path), said=rows(loss=3.5))
+    found = sovereign(tmp_path, "explain", "TOY-001").stdout
+
+    for part in ("FALSIFIED", "validation/loss <= 3", "FAILS", "20260101T000000Z-aaaaaa", "sovereign run --contract contracts/toy.yaml"):
+        assert part in found, found
+
+
+def test_open_runs_are_named_with_the_way_on(tmp_path: Path) -> None:
+    """A run that was killed stands in the gates' output with the command that resumes it."""
+    write_run(repository(tmp_path), intent(), outcome=None)
+    found = sovereign(tmp_path, "gates")
+
+    assert "sovereign run --resume toy/20260101T000000Z-aaaaaa" in found.stdout
