@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share tests/fabric.py
+set_hypothesis_home_dir(tempfile.mkdtemp(prefix="hypothesis-"))
 # no example database in the work tree, and no deadline: machines are noisy
 settings.register_profile("sovereign", database=None, deadline=None)
 settings.load_profile("sovereign")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -149,9 +149,17 @@ def current_subjects(repository: Repository) -> dict[str, Current]:
     }
 
 
-def evaluate(repository: Repository, now: datetime, told: Told = quiet) -> list[Evaluation]:
-    """Return the evaluation of every spec in the repository."""
-    runs = verified_runs(repository.root, told)
+def evaluate(
+    repository: Repository, now: datetime, told: Told = quiet, *,
+    runs: Sequence[VerifiedRun] | None = None, broken: Mapping[str, str] | None = None, findings: Sequence[Finding] = (),
+) -> list[Evaluation]:  # fmt: skip
+    """Return the evaluation of every spec in the repository.
+
+    A comparison with a base hands in the runs it has marked, the criteria that may not stand as they do, and
+    what else it found; without one, the runs are those under evidence/.
+    """
+    if runs is None:
+        runs = verified_runs(repository.root, told)
     subjects = current_subjects(repository)
     return [
         judge(
@@ -162,7 +170,8 @@ def evaluate(repository: Repository, now: datetime, told: Told = quiet) -> list[
             spec_path=located.path,
             amendments=repository.amendments,
             waivers=repository.waivers,
-            findings=repository.findings,
+            broken=broken,
+            findings=(*repository.findings, *findings),
         )
         for located in repository.specs
     ]

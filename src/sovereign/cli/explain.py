@@ -20,7 +20,7 @@ def command(criterion: str, as_json: bool, root: Path | None) -> int:
     \b
     sovereign explain MODEL-2-001
     """
-    found = [one for spec in evaluated(open_root(root)) for one in spec.criteria]
+    found = [one for spec in evaluated(open_root(root)).head for one in spec.criteria]
     mine = next((one for one in found if one.id == criterion), None)
     if mine is None:
         near = get_close_matches(criterion, [one.id for one in found], n=1)

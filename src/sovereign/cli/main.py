@@ -71,40 +71,37 @@ def main() -> None:
 
 
 def _exit_of(arguments: list[str]) -> int:
-    from sovereign.canonical import Malformed
-
     try:
         result = sovereign.main(arguments, prog_name="sovereign", standalone_mode=False)
         return int(result or 0)
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
+    except click.ClickException as error:  # usage errors among them, which exit 2
         error.show()
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        return 130
-    except Malformed as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        return 3
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in TRAINING:
-            return _internal()
-        click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
-        return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stderr.close()
         return 0
-    except Exception:
-        return _internal()
+    except Exception as error:
+        return _told(error)
 
 
-def _internal() -> int:
-    traceback.print_exc()
+def _told(error: Exception) -> int:
+    """Say what went wrong, as far as it is the user's to mend, and return the exit code that says so too."""
+    from sovereign.canonical import Malformed  # here: `--help` needs neither
+    from sovereign.history import Unresolvable
+
+    if isinstance(error, Malformed):
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        return 3
+    if isinstance(error, Unresolvable):
+        click.echo(f"the base cannot be read, so nothing can be compared with it: {error}", err=True)
+        return 4
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING:
+        click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
+        return 2
+    traceback.print_exception(error)
     click.echo("internal error: this is a fault of sovereign's; please report it with the lines above", err=True)
     return 70

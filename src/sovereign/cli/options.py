@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,26 +45,54 @@ def open_root(root: Path | None) -> Repository:
     return open_repository(find_root(root or Path.cwd()) if root is None else root.resolve())
 
 
-def evaluated(repository: Repository) -> list[Evaluation]:
-    """Return the evaluations of a repository as of now, telling what could not be read on stderr."""
+def base_option(function: Function) -> Function:
+    return click.option(
+        "--base", metavar="REF", default=None,
+        help="Compare with a git ref: evidence is append-only, bounds give way only by amendment, red counts when new.",
+    )(function)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a gate found at the head, and at the base where one was given."""
+
+    repository: Repository
+    head: list[Evaluation]
+    base: list[Evaluation]
+
+    def exit_code(self, profile: Any, allow_empty: bool = False) -> int:
+        """Return the exit code; files that could not be read count even where no spec could be."""
+        from sovereign.gate.profile import Exit, exit_code
+
+        if not self.head and self.repository.problems:
+            return int(Exit.SCHEMA)
+        return int(exit_code(self.head, profile, self.base, allow_empty))
+
+
+def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
+    """Return the evaluations of a repository as of now, telling what could not be read on stderr.
+
+    Raises history.Unresolvable where a base is asked for that git cannot give.
+    """
     from datetime import UTC, datetime
 
-    from sovereign.repository import evaluate
+    from sovereign.repository import evaluate, verified_runs
 
-    evaluations = evaluate(repository, datetime.now(UTC))
-    if not evaluations:
+    now = datetime.now(UTC)
+    if base is None:
+        found = Evaluated(repository, evaluate(repository, now), [])
+    else:
+        from sovereign.history import compare, tree_at  # here: it needs git, and most calls do not
+
+        with tree_at(repository.root, base) as tree:
+            against = compare(repository, tree)
+            runs = against.runs(verified_runs(repository.root))
+            head = evaluate(repository, now, runs=runs, broken=against.criteria, findings=against.findings)
+            found = Evaluated(repository, head, evaluate(against.base, now, runs=against.base_runs))
+    if not found.head:
         for problem in repository.problems:
             click.echo(str(problem), err=True)
-    return evaluations
-
-
-def exit_of(repository: Repository, evaluations: list[Evaluation], profile: Any, allow_empty: bool = False) -> int:
-    """Return the exit code of a gate; files that could not be read count even where no spec could be."""
-    from sovereign.gate.profile import Exit, exit_code
-
-    if not evaluations and repository.problems:
-        return int(Exit.SCHEMA)
-    return int(exit_code(evaluations, profile, allow_empty=allow_empty))
+    return found
 
 
 def print_json(value: Any) -> None:

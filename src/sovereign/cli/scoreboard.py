@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from sovereign.cli.options import evaluated, exit_of, json_option, open_root, print_json, profile_option, root_option
+from sovereign.cli.options import base_option, evaluated, json_option, open_root, print_json, profile_option, root_option
 
 
 @click.command("scoreboard")
 @profile_option
+@base_option
 @json_option
 @root_option
-def command(profile: str, as_json: bool, root: Path | None) -> int:
+def command(profile: str, base: str | None, as_json: bool, root: Path | None) -> int:
     """Count statuses by category: integers, no averages. Exits as `sovereign gates` does.
 
     \b
@@ -23,7 +24,8 @@ def command(profile: str, as_json: bool, root: Path | None) -> int:
     from sovereign.gate.scoreboard import scoreboard
 
     repository = open_root(root)
-    evaluations = evaluated(repository)
+    found = evaluated(repository, base)
+    evaluations = found.head
     if as_json:
         print_json([
             {"spec": one.spec, "category": line.category, "of": line.total, **line.counts,
@@ -36,4 +38,4 @@ def command(profile: str, as_json: bool, root: Path | None) -> int:
         show(board(evaluations))
     else:
         click.echo(f"no readable spec under {repository.root / 'spec'}: nothing to count", err=True)
-    return exit_of(repository, evaluations, profile)
+    return found.exit_code(profile)

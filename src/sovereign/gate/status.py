@@ -31,17 +31,22 @@ def judge(
     amendments: Sequence[Amendment] = (),
     waivers: Sequence[Waiver] = (),
     unproven: Mapping[str, str] | None = None,
+    broken: Mapping[str, str] | None = None,
     findings: Sequence[Finding] = (),
 ) -> Evaluation:
     """Return what the evidence makes of every criterion.
 
     `subjects` holds each contract's subjects as they stand now; `unproven` says of a criterion why its
-    evaluator may not be believed (a control that did not come out); `findings` are those of no run.
+    evaluator may not be believed (a control that did not come out), `broken` why it may not stand as it
+    does (loosened without an amendment); `findings` are those of no run.
     """
     ordered = sorted(runs, key=lambda run: (run.intent.written if run.intent else "", run.name))
     mine = [run for run in ordered if run.intent is None or run.intent.spec == spec.spec]
     statuses = [
-        _criterion(spec, one, mine, subjects.get(one.contract, GONE), now, amendments, waivers, (unproven or {}).get(one.id))
+        _criterion(
+            spec, one, mine, subjects.get(one.contract, GONE), now, amendments, waivers,
+            (unproven or {}).get(one.id), (broken or {}).get(one.id),
+        )
         for one in spec.criteria
     ]
     statuses += [_tombstone(one.id, one.category, one.amendment, amendments) for one in spec.withdrawn]
@@ -64,6 +69,7 @@ def judge(
 def _criterion(
     spec: Spec, criterion: Criterion, runs: Sequence[VerifiedRun], current: Current, now: datetime,
     amendments: Sequence[Amendment], waivers: Sequence[Waiver], unproven: str | None,
+    broken_by: str | None,
 ) -> CriterionStatus:  # fmt: skip
     touching = [run for run in runs if run.claims(criterion)]
     sound = [run for run in touching if not run.findings and run.intent is not None]
@@ -93,7 +99,7 @@ def _criterion(
         status = "PARTIAL"
         reasons = (Reason(code="UNCONCLUDED", text=f"{len(unconcluded)} run(s) unconcluded: {unconcluded[0].name}"), *reasons)
     broken = [found for run in touching for found in run.findings]
-    hidden = history.hidden_results(sound)
+    hidden = history.hidden_results(sound) + ([broken_by] if broken_by else [])
     if broken or hidden:
         status = "INVALID"
         reasons = (

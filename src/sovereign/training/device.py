@@ -69,7 +69,7 @@ def keep_freed_memory() -> bool:
     """Let freed memory stay with this process for the next step; return whether the allocator could be told.
 
     glibc hands large blocks back to the kernel when they are freed, and the next step pays for
-    every page again: a seventh of a training step at 4M parameters (benchmarks/training.py).
+    every page again: about a tenth of a training step at 4M parameters on two cores.
     """
     if not sys.platform.startswith("linux"):
         return False
