@@ -95,7 +95,7 @@ def test_held_out_code_warns_nobody():
 def test_every_prompt_of_the_library_is_python_once_it_has_a_body():
     """Prompt + pass is one function definition, at most 400 characters, and no prompt stands twice."""
     found = [one.prompt for one in function_heads(library(every=12), 10_000, seed=0)]
-    kinds = {type(node) for prompt in found for node in ast.parse(prompt + "pass\n").body}
+    kinds = {type(node) for prompt in found for node in ast.parse(prompt + "\n    pass\n").body}
 
     assert len(found) > 300
     assert {ast.FunctionDef, ast.AsyncFunctionDef} >= kinds
@@ -118,7 +118,7 @@ def test_prompts_parse_however_a_document_is_laid_out(names, indent, docstring, 
         lines += [f"{indent * (depth + 1)}{part}" for part in (docstring, "x = 1", "return x") if part]
     found = [one.prompt for one in function_heads([("d", "\n".join(lines))], 100, seed=0)]
 
-    given = [ast.parse(prompt + "pass\n").body[0].name for prompt in found]
+    given = [ast.parse(prompt + "\n    pass\n").body[0].name for prompt in found]
     # a docstring at another indent than the body to be written gives no prompt
     tidy = not docstring or indent == "    "
 

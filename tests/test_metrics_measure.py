@@ -120,7 +120,7 @@ def test_a_replay_that_differs_is_a_mismatch() -> None:
     assert value("training/replay_mismatches", said) == 2
 
 
-PROMPT = "def area(width, height):\n    "
+PROMPT = "def area(width, height):"
 
 
 @pytest.mark.parametrize(
@@ -148,17 +148,17 @@ PROMPT = "def area(width, height):\n    "
 )
 def test_a_function_is_written_when_it_does_something(text: str, writes: bool) -> None:
     """A body counts when it parses and holds two statements that are not trivial."""
-    assert writes_a_function(PROMPT, text) is writes
+    assert writes_a_function(PROMPT, "\n    " + text) is writes
 
 
 def test_a_body_ends_where_it_dedents() -> None:
     """What a continuation says after the function is not the function's."""
-    assert body(PROMPT, "return 1\n\n\ndef other():\n    pass\n") == "def area(width, height):\n    return 1\n\n\n"
+    assert body(PROMPT, "\n    return 1\n\n\ndef other():\n    pass\n") == "def area(width, height):\n    return 1\n\n\n"
 
 
 def test_samples_are_compared_with_a_sampler_that_cannot_write() -> None:
     """The excess is the model's share minus the bigram's; newlines write nothing."""
-    good, bad = "a = width\n    return a\nx\n", "= = =\n"
+    good, bad = "\n    a = width\n    return a\nx\n", "= = =\n"
     said = [
         ("sample", {"step": 10, "sampler": sampler, "prompt_id": at, "document": f"{at:016x}", "prompt": PROMPT, "text": text, "seed": at})
         for sampler, texts in {"model": [good, good, bad, bad], "bigram": [good, bad, bad, bad], "newline": ["\n" * 9] * 4}.items()

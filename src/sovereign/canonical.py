@@ -127,7 +127,9 @@ def parse_json(data: bytes, path: str, line: int = 1) -> Document:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         at = data.count(b"\n", 0, error.start) + line
-        raise Malformed([Problem(path, f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}", at)]) from None
+        raise Malformed(
+            [Problem(path, f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}", at)]
+        ) from None
     try:
         return Document(path, _json_value(text), _json_places(text, line))
     except json.JSONDecodeError as error:
@@ -193,7 +195,9 @@ def parse_yaml(data: bytes, path: str) -> Document:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         at = data.count(b"\n", 0, error.start) + 1
-        raise Malformed([Problem(path, f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}", at)]) from None
+        raise Malformed(
+            [Problem(path, f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}", at)]
+        ) from None
     value, places = _yaml_document(text, path)
     return Document(path, value, lambda keys: _nearest(places, keys))
 
@@ -262,7 +266,9 @@ def _yaml_document(text: str, path: str) -> tuple[Any, dict[Keys, Place]]:
         row, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise Malformed([Problem(path, f"not YAML: {error.problem or error.context}", row, column)]) from None
     except (YAMLError, ValueError, RecursionError) as error:
-        raise Malformed([Problem(path, f"not YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}")]) from None
+        raise Malformed(
+            [Problem(path, f"not YAML: {str(error).splitlines()[0] if str(error) else type(error).__name__}")]
+        ) from None
     if root is None:
         return None, places
     value = build(root, ())
@@ -308,7 +314,11 @@ def _explained(kind: type[BaseModel], document: Document, fault: Any) -> Problem
         return document.problem(keys, "required, and not given")
     message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
-    shown = "" if isinstance(given, dict | list) or fault["type"] == "value_error" else f", not {json.dumps(given, default=str)}"
+    shown = (
+        ""
+        if isinstance(given, dict | list) or fault["type"] == "value_error"
+        else f", not {json.dumps(given, default=str)}"
+    )
     return document.problem(keys, message[:1].lower() + message[1:] + shown)
 
 
@@ -316,9 +326,7 @@ def _present(value: Any, location: tuple[str | int, ...]) -> Keys:
     """Drop from a pydantic location what is not a key of the document (tags of unions)."""
     keys: list[str | int] = []
     for index, key in enumerate(location):
-        if isinstance(value, dict) and key in value:
-            value = value[key]
-        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+        if isinstance(value, dict) and key in value or isinstance(value, list) and isinstance(key, int) and key < len(value):
             value = value[key]
         elif index < len(location) - 1:
             continue
@@ -339,7 +347,9 @@ def _siblings(kind: type[BaseModel], keys: Keys, value: Any) -> list[str]:
             else:
                 inner.append(one)
         kinds = inner or kinds
-    return sorted({name for one in kinds if isinstance(one, type) and issubclass(one, BaseModel) for name in one.model_fields})
+    return sorted(
+        {name for one in kinds if isinstance(one, type) and issubclass(one, BaseModel) for name in one.model_fields}
+    )
 
 
 def _models(annotation: Any) -> list[Any]:

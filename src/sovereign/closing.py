@@ -68,7 +68,11 @@ def abandon(root: Path, name: str, reason: str, now: datetime) -> Path:
 def open_run(root: Path, name: str) -> Path:
     """Return the folder of an unconcluded run, named `contract/run` or by its id; raises Malformed for any other."""
     found = [path.parent for path in (root / "evidence").glob("*/*/intent.json")]
-    mine = [path for path in found if name.rstrip("/").removeprefix("evidence/") in (path.name, f"{path.parent.name}/{path.name}")]
+    mine = [
+        path
+        for path in found
+        if name.rstrip("/").removeprefix("evidence/") in (path.name, f"{path.parent.name}/{path.name}")
+    ]
     if not mine:
         raise Malformed([Problem(f"evidence/{name}", "no such run; `sovereign gates` lists the open ones")])
     if (mine[0] / "evidence.json").exists():

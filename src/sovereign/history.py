@@ -99,7 +99,9 @@ def compare(head: Repository, base_root: Path) -> Against:
         criteria |= {edit.id: why for edit in mine if (why := _unamended(edit, head))}
         needed, given = required_bump(mine), bump(before.spec.version, after.spec.version)
         if given < needed:
-            told = f"version {before.spec.version} -> {after.spec.version}: these edits need a {BUMP_NAMES[needed]} step"
+            told = (
+                f"version {before.spec.version} -> {after.spec.version}: these edits need a {BUMP_NAMES[needed]} step"
+            )
             findings.append(Finding("integrity", after.path, told))
     return Against(base, base_runs, tuple(found), changed, criteria, tuple(findings))
 

@@ -99,7 +99,9 @@ def claim_problems(contract: Contract, document: Document, name: str, specs: Seq
         return [document.problem(("spec",), f"no readable spec at {contract.spec}; there is {known}")]
     problems = []
     if Path(name).stem != contract.contract:
-        problems.append(document.problem(("contract",), f"{contract.contract} should be called {contract.contract}.yaml"))
+        problems.append(
+            document.problem(("contract",), f"{contract.contract} should be called {contract.contract}.yaml")
+        )
     for index, claim in enumerate(contract.claims):
         criterion = located.spec.by_id.get(claim)
         if criterion is None:
@@ -107,7 +109,9 @@ def claim_problems(contract: Contract, document: Document, name: str, specs: Seq
             hint = f"; did you mean {near[0]}?" if near else ""
             problems.append(document.problem(("claims", index), f"{contract.spec} holds no criterion {claim}{hint}"))
         elif criterion.contract != contract.contract:
-            problems.append(document.problem(("claims", index), f"{claim} is to be shown by contract {criterion.contract}"))
+            problems.append(
+                document.problem(("claims", index), f"{claim} is to be shown by contract {criterion.contract}")
+            )
     return problems
 
 
@@ -181,7 +185,9 @@ def falsifying(repository: Repository, claims: Sequence[str], now: datetime) -> 
     """Return the digests of the evidence that contradicts any of the claims: what a new run of them answers."""
     runs = verified_runs(repository.root)
     subjects = current_subjects(repository)
-    criteria = [located.spec.by_id[claim] for located in repository.specs for claim in claims if claim in located.spec.by_id]
+    criteria = [
+        located.spec.by_id[claim] for located in repository.specs for claim in claims if claim in located.spec.by_id
+    ]
     found = {
         run.digest
         for criterion in criteria

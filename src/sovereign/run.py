@@ -109,7 +109,9 @@ def resume(plan: Plan, intent: Intent, root: Path, *, told: Told, progress: Prog
     found, promised = subjects(plan, root), intent.subjects
     differing = [name for name in ("code", "data", "tokenizer") if getattr(found, name) != getattr(promised, name)]
     here = environment(plan)
-    differing += [name for name in ("device", "precision", "torch") if getattr(here, name) != getattr(intent.environment, name)]
+    differing += [
+        name for name in ("device", "precision", "torch") if getattr(here, name) != getattr(intent.environment, name)
+    ]
     if differing:
         raise Refused((
             f"{', '.join(differing)}: not what the intent of {intent.run} froze, so this would be another run; "
@@ -174,7 +176,9 @@ class _Execution:
         self.done, self.clock = state["step"], state["clock"]
         self.best = tuple(state["best"]) if state["best"] else None
         self.straight = {int(step): (loss, weights) for step, (loss, weights) in state["straight"].items()}
-        self.segments = [Segment(**one) for one in state["segments"]] + [began.model_copy(update={"from_step": self.done})]
+        self.segments = [Segment(**one) for one in state["segments"]] + [
+            began.model_copy(update={"from_step": self.done})
+        ]
         return Journal(self.folder / "rows", self.intent.run, state["rows"])
 
     def _observe_data(self, journal: Journal) -> None:
@@ -184,7 +188,9 @@ class _Execution:
             journal.log("corpus", **row.plain())
         with self._cost(journal, "overlap and floors"):
             train = corpus.train
-            held_out = [(document, side, ids) for side in ("validation", "control") for document, ids in corpus.ids(side)]
+            held_out = [
+                (document, side, ids) for side in ("validation", "control") for document, ids in corpus.ids(side)
+            ]
             for found in overlap(train, held_out):
                 journal.log("overlap", **asdict(found))
             for floor in floors(train, self.held_out["validation"]):
@@ -256,7 +262,7 @@ class _Execution:
                 )  # fmt: skip
                 for document, nll, counted in found:
                     self.journal.log("evaluation", step=step, split=side, document=document, nll=nll, tokens=counted)
-                if side == "validation" and step % self.settings.checkpoint_every == 0 or step == self.settings.steps:
+                if (side == "validation" and step % self.settings.checkpoint_every == 0) or step == self.settings.steps:
                     loss = sum(nll for _, nll, _ in found) / sum(counted for _, _, counted in found)
                     if side == "validation" and step and (self.best is None or loss < self.best[0]):
                         self.best = (loss, step)
@@ -374,7 +380,12 @@ def environment(plan: Plan) -> Environment:
 
 def scope(contract: Contract, root: Path) -> list[Path]:
     """Return the files that decide what a run does, as far as they stand in the repository."""
-    return [*code_files(), root / contract.spec, root / "contracts" / f"{contract.contract}.yaml", *source_files(contract, root)]
+    return [
+        *code_files(),
+        root / contract.spec,
+        root / "contracts" / f"{contract.contract}.yaml",
+        *source_files(contract, root),
+    ]
 
 
 def peak_bytes() -> int:

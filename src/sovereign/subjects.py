@@ -109,7 +109,9 @@ def worktree(root: Path, paths: Iterable[Path]) -> Worktree:
     inside = [path.resolve() for path in paths if path.resolve().is_relative_to(root.resolve())]
     try:
         commit = _git(root, "rev-parse", "HEAD").strip()
-        changed = _git(root, "status", "--porcelain", "--untracked-files=all", "--", *map(str, inside)) if inside else ""
+        changed = (
+            _git(root, "status", "--porcelain", "--untracked-files=all", "--", *map(str, inside)) if inside else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return Worktree(state="unversioned")
     names = tuple(sorted(line[3:] for line in changed.splitlines()))

@@ -6,6 +6,7 @@ measures again from the rows, and cross-checks the fields that a made-up run get
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -36,7 +37,9 @@ def verify(path: Path, name: str) -> VerifiedRun:
     findings = [_as_finding("schema", problem) for problem in malformed]
     findings += [_as_finding("integrity", problem) for problem in folder.broken_seals]
     if folder.intent is None:
-        findings = findings or [Finding("schema", f"{name}/intent.json", "no intent: nothing was promised before this run")]
+        findings = findings or [
+            Finding("schema", f"{name}/intent.json", "no intent: nothing was promised before this run")
+        ]
         return VerifiedRun(folder.contract, folder.run, digest=folder.statement_digest or "", findings=tuple(findings))
     measured: tuple[Measurement, ...] = ()
     missing: dict[str, str] = {}
@@ -163,7 +166,9 @@ def _measured_again(
     measured, missing = measure(observed, claimed | stated.keys())
     differences: list[str] = []
     moved: set[str] = set()
-    repeats = [name for name, count in Counter((one.metric, one.slice) for one in statement.measurements).items() if count > 1]
+    repeats = [
+        name for name, count in Counter((one.metric, one.slice) for one in statement.measurements).items() if count > 1
+    ]
     differences += [f"{metric} is stated twice" for metric, _ in repeats]
     found = {one.metric: one for one in measured}
     same_evaluator = observed.intent.subjects.evaluator == evaluator_digest()
@@ -193,7 +198,9 @@ def _agree(said: Measurement, again: Measurement) -> bool:
         return False
     pairs = ((said.value, again.value), (said.low, again.low), (said.high, again.high))
     return all(
-        one == other if isinstance(one, str) or isinstance(other, str) else math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12)
+        one == other
+        if isinstance(one, str) or isinstance(other, str)
+        else math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12)
         for one, other in pairs
     )
 
@@ -207,7 +214,7 @@ def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     steps = observed.of(StepRow)
     if [row.step for row in steps] != list(range(1, statement.steps + 1)):
         yield f"step rows are not 1 to {statement.steps}, each once and in order"
-    if any(later.clock < earlier.clock for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later.clock < earlier.clock for earlier, later in itertools.pairwise(steps)):
         yield "the clock runs backwards"
     if any(row.seconds <= 0 for row in steps):
         yield "a step took no time"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from sovereign.cli.options import open_root, root_option
 from sovereign.cli.promise import contract_options, promised, telling
-
-Progress = Callable[[int, float, int, float], None]
 
 
 @click.command("run")
@@ -39,16 +36,22 @@ def command(
         raise click.UsageError("--resume goes on as the intent was frozen; --set and --seed are for a new run")
     if contract is not None:
         promise, spec = promised(repository, contract, overrides)
-    from sovereign.closing import open_intent
-    from sovereign import run as execution  # loads torch: only once the contract is known to be sound
-    from sovereign.plan import Refused, plan
+    from rich.console import Console
 
+    from sovereign import run as execution  # loads torch: only once the contract is known to be sound
+    from sovereign.closing import open_intent
+    from sovereign.plan import Refused, plan
+    from sovereign.repository import falsifying
+    from sovereign.training.progress import shown
+
+    talk = Console(stderr=True)
     with telling() as told:
         try:
             if contract is not None:
                 planned = plan(promise, repository.root, device, told, seed)
-                answers = falsifiers(repository, planned.contract.claims)
-                with bar(promise.training.steps) as progress:
+                # a new run answers what has falsified its claims, and says so before it starts
+                answers = falsifying(repository, promise.claims, datetime.now(UTC))
+                with shown(promise.training.steps, talk) as progress:
                     concluded = execution.run(
                         planned, spec, repository.root, overrides=overrides, answers=answers,
                         command=shlex.join(["sovereign", *sys.argv[1:]]), told=told, progress=progress,
@@ -56,7 +59,7 @@ def command(
             else:
                 intent = open_intent(repository.root, str(resume))
                 planned = plan(intent.promise, repository.root, device, told, intent.seed)
-                with bar(intent.promise.training.steps) as progress:
+                with shown(intent.promise.training.steps, talk) as progress:
                     concluded = execution.resume(planned, intent, repository.root, told=told, progress=progress)
         except Refused as refused:
             click.echo("\n".join(f"refused: {one}" for one in refused.refusals), err=True)
@@ -66,38 +69,3 @@ def command(
         click.echo(concluded.reason, err=True)
         return int(Exit.STOPPED)
     return int(Exit.SATISFIED)
-
-
-def falsifiers(repository: object, claims: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the evidence that falsified any of the claims: a new run answers it, and says so before it starts."""
-    from datetime import UTC, datetime
-
-    from sovereign.repository import Repository, falsifying
-
-    assert isinstance(repository, Repository)
-    return falsifying(repository, claims, datetime.now(UTC))
-
-
-@contextmanager
-def bar(steps: int) -> Iterator[Progress]:
-    """Yield a function to call after each step: a live bar on a terminal, plain lines elsewhere."""
-    if not sys.stderr.isatty():
-        every = max(1, steps // 20)
-
-        def line(step: int, loss: float, tokens: int, seconds: float) -> None:
-            if step == 1 or step % every == 0 or step == steps:
-                click.echo(f"  step {step}/{steps}  loss {loss:.4f}  {tokens / seconds:,.0f} tokens/s", err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as shown:
-        task = shown.add_task("training", total=steps, said="")
-
-        def advance(step: int, loss: float, tokens: int, seconds: float) -> None:
-            shown.update(task, completed=step, said=f"loss {loss:.4f}  {tokens / seconds:,.0f} tokens/s")
-
-        yield advance

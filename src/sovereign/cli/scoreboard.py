@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from sovereign.cli.options import base_option, evaluated, json_option, open_root, print_json, profile_option, root_option
+from sovereign.cli.options import (
+    base_option,
+    evaluated,
+    json_option,
+    open_root,
+    print_json,
+    profile_option,
+    root_option,
+)
 
 
 @click.command("scoreboard")

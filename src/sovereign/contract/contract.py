@@ -15,7 +15,6 @@ from sovereign.contract.data import Data, Tokenizer
 from sovereign.contract.model import Decoder
 from sovereign.contract.training import Evaluation, Training
 
-
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -89,7 +88,7 @@ class _Overridden(Document):
 
     def problem(self, keys: tuple[str | int, ...], message: str) -> Problem:
         for set_key, override in self.set_keys.items():  # type: ignore[attr-defined]
-            if keys[: len(set_key)] == set_key or set_key[: len(keys)] == keys and keys:
+            if keys[: len(set_key)] == set_key or (set_key[: len(keys)] == keys and keys):
                 return Problem(f"--set {override}", message)
         return super().problem(keys, message)
 

@@ -60,7 +60,9 @@ class Split(Record):
     @model_validator(mode="after")
     def _leaves_something(self) -> Split:
         if self.validation + self.control >= 0.9:
-            raise ValueError(f"validation + control = {self.validation + self.control:g} leaves too little to train on; stay below 0.9")
+            raise ValueError(
+                f"validation + control = {self.validation + self.control:g} leaves too little to train on; stay below 0.9"
+            )
         return self
 
 

@@ -56,14 +56,18 @@ class Training(Record):
 
     steps: int = Field(ge=1)
     sequences: int = Field(ge=1, description="windows a step, over all ranks and micro-batches")
-    micro_batch: int | None = Field(default=None, ge=1, description="windows in one forward; all of a rank's by default")
+    micro_batch: int | None = Field(
+        default=None, ge=1, description="windows in one forward; all of a rank's by default"
+    )
     optimizer: Annotated[Adamw, Field()] = Adamw()
     schedule: Schedule
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     wrap_around: bool = False
-    most_passes: float | None = Field(default=None, gt=0, description="over the train side; needs wrap_around to exceed 1")
+    most_passes: float | None = Field(
+        default=None, gt=0, description="over the train side; needs wrap_around to exceed 1"
+    )
     checkpoint_every: int = Field(default=100, ge=1, description="steps")
 
     @model_validator(mode="after")

@@ -27,7 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sovereign.canonical import (
-    Malformed, Problem, Record, digest, digest_bytes, digest_file, sync_directory, write_atomic,
+    Malformed,
+    Problem,
+    Record,
+    digest,
+    digest_bytes,
+    digest_file,
+    sync_directory,
+    write_atomic,
 )  # fmt: skip
 from sovereign.contract.data import Data, ImportedTokenizer, Tokenizer
 from sovereign.corpus import tokens
@@ -128,7 +135,9 @@ class Corpus:
 
     def train_probe(self, count: int, seed: int) -> list[tuple[str, Ids]]:
         """Return (document, ids) of `count` documents of the train side, the same for the same seed."""
-        drawn = sorted(self.train.documents, key=lambda document: hashlib.sha256(f"{seed}/{document}".encode()).digest())
+        drawn = sorted(
+            self.train.documents, key=lambda document: hashlib.sha256(f"{seed}/{document}".encode()).digest()
+        )
         return [(document, self.train.ids(document)) for document in drawn[:count]]
 
     @cached_property
@@ -175,7 +184,9 @@ def open_corpus(folder: Path) -> Corpus:
     corpus = Corpus(folder, listing, {side: open_shards(folder / side) for side in SIDES})
     faults = []
     if tokens.tokenizer_digest(tokens.load(corpus.tokenizer_path)) != listing.tokenizer:
-        faults.append(Problem(str(corpus.tokenizer_path), "is not the tokenizer that made the shards; remove the folder"))
+        faults.append(
+            Problem(str(corpus.tokenizer_path), "is not the tokenizer that made the shards; remove the folder")
+        )
     if digest_file(folder / "texts.jsonl") != listing.texts:
         faults.append(Problem(str(folder / "texts.jsonl"), "has changed since it was written; remove the folder"))
     if faults:
@@ -216,9 +227,13 @@ def _build_in(
             tokenizer = tokens.load(root / section.path)
         else:
             # the train side only: a vocabulary chosen on validation text would already know it
-            tokenizer = tokens.train_bpe((one.text for one in texts if side[one.document] == "train"), section.vocabulary)
+            tokenizer = tokens.train_bpe(
+                (one.text for one in texts if side[one.document] == "train"), section.vocabulary
+            )
     with timed("tokens"):
-        ids = dict(zip((one.document for one in texts), tokens.encode(tokenizer, [one.text for one in texts]), strict=True))
+        ids = dict(
+            zip((one.document for one in texts), tokens.encode(tokenizer, [one.text for one in texts]), strict=True)
+        )
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     name = tokens.tokenizer_digest(tokenizer)
     with timed("shards"):
@@ -239,11 +254,17 @@ def _build_in(
         texts=digest_bytes(lines),
         seconds={part: round(took, 3) for part, took in seconds.items()},
     )
-    write_atomic(folder / "corpus.json", sealed({key: value for key, value in listing.plain().items() if key != "digest"}))
+    write_atomic(
+        folder / "corpus.json", sealed({key: value for key, value in listing.plain().items() if key != "digest"})
+    )
 
 
 def _listed(
-    texts: Sequence[Text], left_out: Sequence[LeftOut], side: dict[str, Side], clusters: dict[str, str], ids: Mapping[str, Ids]
+    texts: Sequence[Text],
+    left_out: Sequence[LeftOut],
+    side: dict[str, Side],
+    clusters: dict[str, str],
+    ids: Mapping[str, Ids],
 ) -> Iterator[Listed]:
     for one in texts:
         yield Listed(
@@ -251,5 +272,6 @@ def _listed(
             tokens=len(ids[one.document]), cluster=clusters[one.document],
         )  # fmt: skip
     for gone in left_out:
-        yield Listed(document=gone.document, name=gone.name, split="left_out", reason=gone.reason, bytes=gone.bytes, tokens=0)
-
+        yield Listed(
+            document=gone.document, name=gone.name, split="left_out", reason=gone.reason, bytes=gone.bytes, tokens=0
+        )

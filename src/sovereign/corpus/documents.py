@@ -95,7 +95,9 @@ def _json_lines(path: Path, source: JsonLines) -> Iterator[Found]:
             text = value.get(source.field) if isinstance(value, dict) else None
             if not isinstance(text, str):
                 known = ", ".join(sorted(value)) if isinstance(value, dict) else "no fields"
-                raise Malformed([Problem(source.path, f"no text in field {source.field!r}; the line has {known}", number)])
+                raise Malformed(
+                    [Problem(source.path, f"no text in field {source.field!r}; the line has {known}", number)]
+                )
             yield Found(f"{source.path}#{number:07d}", text.encode("utf-8", "surrogatepass"))
 
 

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 MOST_CHARACTERS = 400
 MOST_DOCSTRING_LINES = 5
 LEAST_STATEMENTS = 2  # in the real body: a one-line wrapper shows little about a model
-BODY = "    "
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text that ends where the body of a function begins: with `pass` after it, it is Python."""
+    """A text that ends where the line before a function's body ends: with an indented `pass` after it, it is Python.
+
+    It ends before the line end, where tokenizers split in any case: after `\\n    ` a model would be asked to go on
+    from inside a token that it has always seen joined to the word behind it.
+    """
 
     prompt_id: int
     document: str
@@ -61,7 +64,7 @@ def _heads(document: str, text: str, seed: int) -> Iterator[str]:
     for node in sorted(functions, key=lambda one: _drawn(seed, document, one.lineno)):
         head = _head(node, lines)
         # whatever stands in a file strangely (bodies on the line of the def, other indents) shows here
-        if head and len(head) <= MOST_CHARACTERS and _parsed(head + "pass\n") is not None:
+        if head and len(head) <= MOST_CHARACTERS and _parsed(f"{head}\n    pass\n") is not None:
             yield head
 
 
@@ -78,7 +81,7 @@ def _head(node: Function, lines: Sequence[str]) -> str:
         return ""
     indent = lines[node.lineno - 1][: node.col_offset]
     # a line inside a string may stand further left than the def
-    return "".join(f"{line.removeprefix(indent)}\n" for line in lines[node.lineno - 1 : last]) + BODY
+    return "\n".join(line.removeprefix(indent) for line in lines[node.lineno - 1 : last])
 
 
 def _last_line_of_def(node: Function, lines: Sequence[str]) -> int:

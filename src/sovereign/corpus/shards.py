@@ -176,7 +176,11 @@ def open_shards(folder: Path) -> Shards:
     if problems:
         raise Malformed(problems)
     owners = {shard.sha256: shard.file for shard in manifest.shards}
-    faults = [Problem(str(folder / shard.file), fault) for shard in manifest.shards if (fault := _fault(folder, shard, owners))]
+    faults = [
+        Problem(str(folder / shard.file), fault)
+        for shard in manifest.shards
+        if (fault := _fault(folder, shard, owners))
+    ]
     if faults:
         raise UnreadableShard(faults)
     return Shards(folder, manifest)
@@ -283,7 +287,9 @@ class Shards:
         found = np.empty((len(starts), length), dtype=np.int64)
         shards = np.searchsorted(self._bounds, starts, side="right") - 1
         inside = starts + length <= self._bounds[shards + 1]
-        for row, (start, shard, whole) in enumerate(zip(starts.tolist(), shards.tolist(), inside.tolist(), strict=True)):
+        for row, (start, shard, whole) in enumerate(
+            zip(starts.tolist(), shards.tolist(), inside.tolist(), strict=True)
+        ):
             if whole:
                 at = start - int(self._bounds[shard])
                 found[row] = self._maps[shard][at : at + length]

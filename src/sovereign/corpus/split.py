@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -43,7 +44,7 @@ def near_duplicates(texts: Sequence[Text], settings: NearDuplicates) -> dict[str
 
     for candidates in buckets.values():
         # each with the one before it and with the first: linear, and a chance neighbour seldom parts a true pair
-        for before, document in zip(candidates, candidates[1:], strict=False):
+        for before, document in itertools.pairwise(candidates):
             for other in {before, candidates[0]}:
                 first, second = sorted((head(document), head(other)))
                 if first != second and _jaccard(shingles[document], shingles[other]) >= settings.jaccard:

@@ -103,7 +103,9 @@ class Stream:
         wanted = steps * self.sequences
         if wanted <= self.capacity():
             return None
-        limit = f"most_passes {self.most_passes:g} allows {self.capacity()}" if self.wrap_around else "wrap_around is false"
+        limit = (
+            f"most_passes {self.most_passes:g} allows {self.capacity()}" if self.wrap_around else "wrap_around is false"
+        )
         if not self.wrap_around and self.most_passes < 1:
             limit = f"wrap_around is false and most_passes {self.most_passes:g} allows {self.capacity()}"
         return (
@@ -168,9 +170,7 @@ def permuted(positions: NDArray[np.uint64], size: int, key: str) -> Windows:
     return found.astype(np.int64)
 
 
-def _shifted(
-    half: NDArray[np.uint64], other: NDArray[np.uint64], key: np.uint64, below: int
-) -> NDArray[np.uint64]:
+def _shifted(half: NDArray[np.uint64], other: NDArray[np.uint64], key: np.uint64, below: int) -> NDArray[np.uint64]:
     """Return `half` + a keyed hash of `other`, modulo `below`; undone by subtracting, hence a permutation."""
     mixed = (other + key) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(32)

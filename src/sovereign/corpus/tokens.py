@@ -36,7 +36,9 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != vocabulary:
-        raise ValueError(f"the texts give {tokenizer.get_vocab_size()} entries, not {vocabulary}; ask for fewer, or add text")
+        raise ValueError(
+            f"the texts give {tokenizer.get_vocab_size()} entries, not {vocabulary}; ask for fewer, or add text"
+        )
     return tokenizer
 
 
@@ -83,4 +85,6 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
 
 def round_trip_errors(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
     """Return how many texts do not come back from their ids exactly."""
-    return sum(decode(tokenizer, ids.tolist()) != text for text, ids in zip(texts, encode(tokenizer, texts), strict=True))
+    return sum(
+        decode(tokenizer, ids.tolist()) != text for text, ids in zip(texts, encode(tokenizer, texts), strict=True)
+    )

@@ -12,7 +12,6 @@ from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS, Row, read_rows
 from sovereign.evidence.statement import RowFile, Statement
 
-
 RowType = TypeVar("RowType", bound=Row)
 
 
@@ -100,7 +99,9 @@ def seal_problems(document: Document) -> list[Problem]:
     """Return what a document's seal gives away: a value that was changed after it was written."""
     if document.value["seal"] == sealed(document.value)["seal"]:
         return []
-    return [document.problem(("seal",), "does not fit the rest of the document: a value was changed after it was written")]
+    return [
+        document.problem(("seal",), "does not fit the rest of the document: a value was changed after it was written")
+    ]
 
 
 def row_file(path: Path, count: int) -> RowFile:

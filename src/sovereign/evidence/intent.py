@@ -20,7 +20,9 @@ def _exists(text: str) -> str:
     return text
 
 
-Instant = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC"), AfterValidator(_exists)]
+Instant = Annotated[
+    str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC"), AfterValidator(_exists)
+]
 
 
 class Subjects(Record):
@@ -28,7 +30,9 @@ class Subjects(Record):
 
     code: Digest = Field(description="the source files that a run imports")
     data: Digest = Field(description="the corpus manifest: documents, split, tokens")
-    source: Digest | None = Field(default=None, description="the files the data came from, where they stand in the repository")
+    source: Digest | None = Field(
+        default=None, description="the files the data came from, where they stand in the repository"
+    )
     tokenizer: Digest
     model: Digest = Field(description="the contract's data, tokenizer, model, training and evaluation sections")
     evaluator: Digest = Field(description="the source files that compute measurements from rows")

@@ -143,11 +143,31 @@ class CostRow(Row):
 
 
 AnyRow = (
-    CorpusRow | OverlapRow | FloorRow | StepRow | EvaluationRow | ExposureRow | SampleRow | ReplayRow | NoticeRow | CostRow
+    CorpusRow
+    | OverlapRow
+    | FloorRow
+    | StepRow
+    | EvaluationRow
+    | ExposureRow
+    | SampleRow
+    | ReplayRow
+    | NoticeRow
+    | CostRow
 )
 KINDS: dict[str, type[Row]] = {
     kind.model_fields["kind"].default: kind
-    for kind in (CorpusRow, OverlapRow, FloorRow, StepRow, EvaluationRow, ExposureRow, SampleRow, ReplayRow, NoticeRow, CostRow)
+    for kind in (
+        CorpusRow,
+        OverlapRow,
+        FloorRow,
+        StepRow,
+        EvaluationRow,
+        ExposureRow,
+        SampleRow,
+        ReplayRow,
+        NoticeRow,
+        CostRow,
+    )
 }
 
 
@@ -163,7 +183,9 @@ def read_rows(path: Path, name: str, run: str) -> tuple[Row, ...]:
     """
     kind = KINDS.get(path.stem)
     if kind is None:
-        raise Malformed([Problem(name, f"rows/{path.name} is not a kind of row; expected one of {', '.join(sorted(KINDS))}")])
+        raise Malformed(
+            [Problem(name, f"rows/{path.name} is not a kind of row; expected one of {', '.join(sorted(KINDS))}")]
+        )
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -135,9 +135,13 @@ def _why_falsified(
         reasons = [Reason(code="FAILS", text=f"{criterion.sentence} fails at the pessimistic end of the interval")]
     same = {subject_of(one.run) for one in passing} & {subject_of(one.run) for one in standing}
     if same:
-        reasons.append(Reason(code="CONTRADICTORY", text="the same subject has passed in another run; the failure stands"))
+        reasons.append(
+            Reason(code="CONTRADICTORY", text="the same subject has passed in another run; the failure stands")
+        )
     if last.moved:
         reasons.append(Reason(code="NOT_RETESTED", text=f"not re-tested since {', '.join(last.moved)} moved"))
     if len(standing) < len(failing):
-        reasons.append(Reason(code="ANSWERED", text=f"{len(failing) - len(standing)} earlier falsification(s) answered"))
+        reasons.append(
+            Reason(code="ANSWERED", text=f"{len(failing) - len(standing)} earlier falsification(s) answered")
+        )
     return reasons

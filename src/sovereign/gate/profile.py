@@ -42,7 +42,9 @@ def exit_code(
         if profile == "draft":
             continue
         before = _falsified_before(base, evaluation.spec)
-        new = [one for one in evaluation.active if one.status == "FALSIFIED" and not one.waiver and one.id not in before]
+        new = [
+            one for one in evaluation.active if one.status == "FALSIFIED" and not one.waiver and one.id not in before
+        ]
         standing = [one for one in evaluation.active if one.status == "FALSIFIED" and not one.waiver]
         if new or (profile == "release" and standing):
             codes.add(Exit.FALSIFIED)
@@ -65,7 +67,13 @@ def _broken(evaluation: Evaluation) -> set[Exit]:
 
 
 def _falsified_before(base: Sequence[Evaluation], spec: str) -> frozenset[str]:
-    return frozenset(one.id for evaluation in base if evaluation.spec == spec for one in evaluation.criteria if one.status == "FALSIFIED")
+    return frozenset(
+        one.id
+        for evaluation in base
+        if evaluation.spec == spec
+        for one in evaluation.criteria
+        if one.status == "FALSIFIED"
+    )
 
 
 def blocks(one: CriterionStatus, profile: Profile, new: bool = True) -> bool:

@@ -46,7 +46,9 @@ def headline(evaluation: Evaluation) -> str:
     """Return the evaluation in one line: `12/15 discharged · 1 FALSIFIED · 1 waived (exp 2026-12-01)`."""
     total = scoreboard(evaluation)[-1]
     parts = [f"{total.counts['DISCHARGED']}/{total.total} discharged"]
-    parts += [f"{count} {status}" for status in WORST_FIRST if status != "DISCHARGED" and (count := total.counts[status])]
+    parts += [
+        f"{count} {status}" for status in WORST_FIRST if status != "DISCHARGED" and (count := total.counts[status])
+    ]
     expiries = [one.waiver.expires for one in evaluation.active if one.waiver]
     parts += [f"{len(expiries)} waived (exp {min(expiries)})"] if expiries else []
     parts += [f"{total.drafts} draft"] if total.drafts else []

@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 
 from sovereign.gate.admission import Current, Finding, VerifiedRun
 from sovereign.gate.evaluation import (
-    CriterionStatus, Evaluation, FindingNote, ObligationStatus, Reason, RunNote, Status, WaiverNote,
+    CriterionStatus,
+    Evaluation,
+    FindingNote,
+    ObligationStatus,
+    Reason,
+    RunNote,
+    Status,
+    WaiverNote,
 )  # fmt: skip
 from sovereign.gate.obligations import Result, result, weigh
 from sovereign.spec.amendment import Amendment, Waiver
@@ -44,8 +51,15 @@ def judge(
     mine = [run for run in ordered if run.intent is None or run.intent.spec == spec.spec]
     statuses = [
         _criterion(
-            spec, one, mine, subjects.get(one.contract, GONE), now, amendments, waivers,
-            (unproven or {}).get(one.id), (broken or {}).get(one.id),
+            spec,
+            one,
+            mine,
+            subjects.get(one.contract, GONE),
+            now,
+            amendments,
+            waivers,
+            (unproven or {}).get(one.id),
+            (broken or {}).get(one.id),
         )
         for one in spec.criteria
     ]
@@ -97,7 +111,10 @@ def _criterion(
     unconcluded = [run for run in binding if run.unconcluded(now)]
     if unconcluded and status == "DISCHARGED":
         status = "PARTIAL"
-        reasons = (Reason(code="UNCONCLUDED", text=f"{len(unconcluded)} run(s) unconcluded: {unconcluded[0].name}"), *reasons)
+        reasons = (
+            Reason(code="UNCONCLUDED", text=f"{len(unconcluded)} run(s) unconcluded: {unconcluded[0].name}"),
+            *reasons,
+        )
     broken = [found for run in touching for found in run.findings]
     hidden = history.hidden_results(sound) + ([broken_by] if broken_by else [])
     if broken or hidden:
@@ -109,7 +126,10 @@ def _criterion(
     if unproven:
         reasons = (Reason(code="UNPROVEN", text=unproven), *reasons)
     if any(run.intent and history.reevaluated(run) for run in concluded):
-        reasons = (*reasons, Reason(code="RE_EVALUATED", text="evidence from before the bound was tightened, judged by the new one"))
+        reasons = (
+            *reasons,
+            Reason(code="RE_EVALUATED", text="evidence from before the bound was tightened, judged by the new one"),
+        )
     measured = next((one.measured for one in obligations if one.measured and one.status == status), None)
     return CriterionStatus(
         id=criterion.id, title=criterion.title, category=criterion.category, contract=criterion.contract,
@@ -210,7 +230,9 @@ class _History:
             seen = {run.digest for run in runs if run.statement and self.frozen(run).digest == one.from_}
             hidden = sorted(seen - set(one.results_seen))
             if hidden:
-                told.append(f"amendment {one.id} leaves out {len(hidden)} result(s) under the old criterion, {hidden[0]} first")
+                told.append(
+                    f"amendment {one.id} leaves out {len(hidden)} result(s) under the old criterion, {hidden[0]} first"
+                )
         return told
 
 
@@ -218,7 +240,11 @@ def _waiver(criterion: Criterion, status: Status, waivers: Sequence[Waiver], now
     if criterion.stage == "draft":
         return None
     for one in sorted(waivers, key=lambda waiver: waiver.id):
-        if (one.criterion, one.digest, one.state) == (criterion.id, criterion.digest, status) and now.date() <= one.expires:
+        if (one.criterion, one.digest, one.state) == (
+            criterion.id,
+            criterion.digest,
+            status,
+        ) and now.date() <= one.expires:
             return WaiverNote(
                 id=one.id, state=status, expires=one.expires.isoformat(), owner=one.owner, approver=one.approver, reason=one.reason
             )  # fmt: skip

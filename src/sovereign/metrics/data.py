@@ -15,11 +15,7 @@ def shared_documents(observed: Observed) -> Interval:
     corpus = list(observed.of(CorpusRow))
     if not exposures or not corpus:
         raise Unmeasurable("needs exposure rows and corpus rows")
-    scored = {
-        row.document
-        for row in observed.of(EvaluationRow)
-        if row.split in ("validation", "control")
-    }
+    scored = {row.document for row in observed.of(EvaluationRow) if row.split in ("validation", "control")}
     held_out = scored | {row.document for row in corpus if row.split in ("validation", "control")}
     trained = {row.document for row in exposures if row.consumed} | {
         row.document for row in corpus if row.split == "train"

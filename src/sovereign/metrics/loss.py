@@ -36,7 +36,9 @@ def _below_floor(observed: Observed, floor: str) -> Interval:
     floors = {row.document: row for row in observed.of(FloorRow)}
     unequal = [key for key, (_, tokens) in scored.items() if key not in floors or floors[key].tokens != tokens]
     if unequal:
-        raise Unmeasurable(f"floor and evaluation count different tokens of {len(unequal)} documents, {unequal[0]} first")
+        raise Unmeasurable(
+            f"floor and evaluation count different tokens of {len(unequal)} documents, {unequal[0]} first"
+        )
     keys = sorted(scored)
     margins = np.array([getattr(floors[key], floor) - scored[key][0] for key in keys])
     return ratio(margins, np.array([scored[key][1] for key in keys], dtype=np.float64))

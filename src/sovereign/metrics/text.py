@@ -38,7 +38,9 @@ def writes_a_function(prompt: str, text: str) -> bool:
     tree = _grammar().parse(body(prompt, text))
     if next(iter(_grammar().iter_errors(tree)), None) is not None:
         return False
-    functions = [node for node in _children(tree) if node.type in ("funcdef", "async_stmt", "async_funcdef", "decorated")]
+    functions = [
+        node for node in _children(tree) if node.type in ("funcdef", "async_stmt", "async_funcdef", "decorated")
+    ]
     return bool(functions) and _statements(functions[0]) >= LEAST_STATEMENTS
 
 
@@ -47,7 +49,9 @@ def _children(node: Any) -> list[Any]:
 
 
 TRIVIAL = frozenset({"name", "number", "string", "strings", "operator", "keyword"})
-COMPOUND = frozenset({"if_stmt", "for_stmt", "while_stmt", "try_stmt", "with_stmt", "funcdef", "classdef", "async_stmt", "match_stmt"})
+COMPOUND = frozenset(
+    {"if_stmt", "for_stmt", "while_stmt", "try_stmt", "with_stmt", "funcdef", "classdef", "async_stmt", "match_stmt"}
+)
 
 
 def _statements(node: Any) -> int:

@@ -132,9 +132,13 @@ class Spec(Record):
             if metric is None:
                 raise ValueError(f"{criterion.id}: metric {criterion.metric} is not declared under metrics")
             if metric.words and (criterion.op != "==" or criterion.bound not in metric.words):
-                raise ValueError(f"{criterion.id}: {criterion.metric} is one of {', '.join(metric.words)}; compare with == and one of them")
+                raise ValueError(
+                    f"{criterion.id}: {criterion.metric} is one of {', '.join(metric.words)}; compare with == and one of them"
+                )
             if not metric.words and isinstance(criterion.bound, str | bool):
-                raise ValueError(f"{criterion.id}: {criterion.metric} is a number; the bound must be one, not {criterion.bound!r}")
+                raise ValueError(
+                    f"{criterion.id}: {criterion.metric} is a number; the bound must be one, not {criterion.bound!r}"
+                )
         return self
 
     @property

@@ -20,9 +20,14 @@ FIRST_LOSS_MARGIN = 0.5  # nats between the first loss and the expected one befo
 
 
 class Batch(Protocol):
-    ids: np.ndarray  # int64 [windows, context + 1]: a window's tokens, and the one after them
-    windows: np.ndarray  # int64 [windows], which windows of the corpus these are
-    passed: int  # the pass over the corpus that the first window belongs to
+    @property
+    def ids(self) -> np.ndarray: ...  # int64 [windows, context + 1]: a window's tokens, and the one after them
+
+    @property
+    def windows(self) -> np.ndarray: ...  # int64 [windows], which windows of the corpus these are
+
+    @property
+    def passed(self) -> int: ...  # the pass over the corpus that the first window belongs to
 
 
 class Stream(Protocol):
