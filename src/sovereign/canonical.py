@@ -326,7 +326,9 @@ def _present(value: Any, location: tuple[str | int, ...]) -> Keys:
     """Drop from a pydantic location what is not a key of the document (tags of unions)."""
     keys: list[str | int] = []
     for index, key in enumerate(location):
-        if isinstance(value, dict) and key in value or isinstance(value, list) and isinstance(key, int) and key < len(value):
+        in_mapping = isinstance(value, dict) and key in value
+        in_list = isinstance(value, list) and isinstance(key, int) and key < len(value)
+        if in_mapping or in_list:
             value = value[key]
         elif index < len(location) - 1:
             continue
