@@ -103,7 +103,10 @@ def plan(contract: Contract, root: Path, device: str, told: Told, seed: int | No
         precision, because = choose_precision(contract.training.precision, place)
     except Unavailable as reason:
         raise Refused((str(reason),)) from None
-    corpus = build(contract.data, contract.tokenizer, root, root / "artifacts" / "corpus", told)
+    try:
+        corpus = build(contract.data, contract.tokenizer, root, root / "artifacts" / "corpus", told)
+    except ValueError as reason:  # a side without documents, a vocabulary that the text does not give
+        raise Refused((str(reason),)) from None
     training = contract.training
     stream = Stream(
         corpus.train, contract.model.context, training.sequences, chosen_seed,

@@ -262,10 +262,13 @@ class _Execution:
                 )  # fmt: skip
                 for document, nll, counted in found:
                     self.journal.log("evaluation", step=step, split=side, document=document, nll=nll, tokens=counted)
-                if (side == "validation" and step % self.settings.checkpoint_every == 0) or step == self.settings.steps:
+                if side == "validation" and step and self._kept(step):
                     loss = sum(nll for _, nll, _ in found) / sum(counted for _, _, counted in found)
-                    if side == "validation" and step and (self.best is None or loss < self.best[0]):
-                        self.best = (loss, step)
+                    self.best = min(self.best or (loss, step), (loss, step))
+
+    def _kept(self, step: int) -> bool:
+        """Say whether there will be a checkpoint of a step; only such a one can be the best."""
+        return step % self.settings.checkpoint_every == 0 or step == self.settings.steps
 
     def _checkpoint(self, step: int) -> None:
         state = {

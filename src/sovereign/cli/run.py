@@ -42,6 +42,7 @@ def command(
     from sovereign.closing import open_intent
     from sovereign.plan import Refused, plan
     from sovereign.repository import falsifying
+    from sovereign.training.checkpoint import Unusable
     from sovereign.training.progress import shown
 
     talk = Console(stderr=True)
@@ -64,6 +65,9 @@ def command(
         except Refused as refused:
             click.echo("\n".join(f"refused: {one}" for one in refused.refusals), err=True)
             return int(Exit.REFUSED)
+        except Unusable as reason:
+            click.echo(f"{reason}\nthe run is open: `sovereign run --resume RUN` goes on with it", err=True)
+            return int(Exit.STOPPED)
     click.echo(f"{concluded.outcome}: {concluded.folder.relative_to(repository.root)}")
     if concluded.outcome != "completed":
         click.echo(concluded.reason, err=True)
