@@ -64,7 +64,9 @@ def repository(root: Path, spec: str = SPEC, contract: str = CONTRACT) -> Path:
     return root
 
 
-def intent(run: str = "20260101T000000Z-aaaaaa", seed: int = 1, spec: str = SPEC, contract: str = CONTRACT, **changes: Any) -> Intent:
+def intent(
+    run: str = "20260101T000000Z-aaaaaa", seed: int = 1, spec: str = SPEC, contract: str = CONTRACT, **changes: Any
+) -> Intent:
     """Return an intent as a run of the toy contract freezes it."""
     promise = validate(Contract, parse_yaml(contract.encode(), "contract"))
     criteria = validate(Spec, parse_yaml(spec.encode(), "spec")).by_id
@@ -78,7 +80,11 @@ def intent(run: str = "20260101T000000Z-aaaaaa", seed: int = 1, spec: str = SPEC
         "promise": promise,
         "seed": seed,
         "subjects": Subjects(
-            code=code_digest(), data=digest("data"), tokenizer=digest("tokenizer"), model=promise.subject, evaluator=evaluator_digest()
+            code=code_digest(),
+            data=digest("data"),
+            tokenizer=digest("tokenizer"),
+            model=promise.subject,
+            evaluator=evaluator_digest(),
         ),
         "environment": Environment(
             device="cpu", precision="fp32", python="3.11.7", torch="2.13.0", platform="linux x86_64", threads=2

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from sovereign.canonical import Malformed, Record, digest, parse_json, parse_yaml, validate, write_atomic
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
@@ -92,7 +96,7 @@ def test_canonical_bytes_are_those_of_rfc_8785() -> None:
     """The RFC's own example serialises to the RFC's own bytes (section 3.2.4)."""
     given_value = {
         "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
-        "string": "€$\u000f\nA'B\"\\\\\"/",
+        "string": '€$\u000f\nA\'B"\\\\"/',
         "literals": [None, True, False],
     }
     from sovereign.canonical import canonical_bytes
@@ -114,7 +118,9 @@ class Outer(Record):
 
 def test_an_unknown_key_names_the_nearest_valid_one() -> None:
     """A misspelt key at any depth is refused, at its line, with what was probably meant (CASE-01)."""
-    document = parse_yaml(b"name: a\ninner:\n  learnin_rate: 1.0\nmany:\n  - {learning_rate: 1.0, learning_rat: 2.0}\n", "f")
+    document = parse_yaml(
+        b"name: a\ninner:\n  learnin_rate: 1.0\nmany:\n  - {learning_rate: 1.0, learning_rat: 2.0}\n", "f"
+    )
     with pytest.raises(Malformed) as caught:
         validate(Outer, document)
 

@@ -19,7 +19,13 @@ def sovereign(root: Path, *arguments: str, **variables: str) -> subprocess.Compl
     )  # fmt: skip
 
 
-EVALUATING = (["gates"], ["scoreboard"], ["gates", "--json"], ["gates", "--profile", "release"], ["gates", "--profile", "draft"])
+EVALUATING = (
+    ["gates"],
+    ["scoreboard"],
+    ["gates", "--json"],
+    ["gates", "--profile", "release"],
+    ["gates", "--profile", "draft"],
+)
 
 
 @pytest.mark.parametrize("arguments", EVALUATING, ids=" ".join)
@@ -30,7 +36,9 @@ def test_nothing_evaluated_is_never_success(tmp_path: Path, arguments: list[str]
     codes["empty spec folder"] = sovereign(tmp_path, *arguments).returncode
     (tmp_path / "spec/toy.yaml").write_text(SPEC[: SPEC.index("criteria:")] + "criteria: []\n")
     codes["empty spec"] = sovereign(tmp_path, *arguments).returncode
-    repository(tmp_path, SPEC.replace('op: "<="', 'stage: draft, op: "<="').replace('op: "=="', 'stage: draft, op: "=="'))
+    repository(
+        tmp_path, SPEC.replace('op: "<="', 'stage: draft, op: "<="').replace('op: "=="', 'stage: draft, op: "=="')
+    )
     codes["only drafts"] = sovereign(tmp_path, *arguments).returncode
 
     assert set(codes.values()) == {5}, codes
@@ -144,7 +152,13 @@ def test_explain_says_why_and_what_would_discharge(tmp_path: Path) -> None:
     write_run(repository(tmp_path), said=rows(loss=3.5))
     found = sovereign(tmp_path, "explain", "TOY-001").stdout
 
-    for part in ("FALSIFIED", "validation/loss <= 3", "FAILS", "20260101T000000Z-aaaaaa", "sovereign run --contract contracts/toy.yaml"):
+    for part in (
+        "FALSIFIED",
+        "validation/loss <= 3",
+        "FAILS",
+        "20260101T000000Z-aaaaaa",
+        "sovereign run --contract contracts/toy.yaml",
+    ):
         assert part in found, found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def test_overrides_are_as_if_they_stood_in_the_file() -> None:
     """`--set` gives the contract that the edited file would give."""
     document = parse_yaml(CONTRACT.encode(), "c.yaml")
     by_set = validate(Contract, overridden(document, ["training.steps=20", "model.hidden=32", "claims=[TOY-002]"]))
-    by_hand = load(CONTRACT.replace("steps: 10", "steps: 20").replace("hidden: 16", "hidden: 32").replace("TOY-001, ", ""))
+    by_hand = load(
+        CONTRACT.replace("steps: 10", "steps: 20").replace("hidden: 16", "hidden: 32").replace("TOY-001, ", "")
+    )
 
     assert by_set == by_hand
 
@@ -86,7 +89,9 @@ def test_the_subject_is_what_trains() -> None:
 
     assert subject == load(CONTRACT.replace("title: A toy", "title: Another")).subject
     assert subject == load(CONTRACT.replace("[1, 2, 3]", "[1, 2]")).subject
-    assert subject == load(CONTRACT.replace("precision: fp32", "precision: fp32\n  clip: 1.0")).subject  # the default, written out
+    assert (
+        subject == load(CONTRACT.replace("precision: fp32", "precision: fp32\n  clip: 1.0")).subject
+    )  # the default, written out
     assert subject != load(CONTRACT.replace("1.0e-3", "2.0e-3")).subject
     assert subject != load(CONTRACT.replace("validation: 0.2", "validation: 0.21")).subject
 
@@ -108,10 +113,12 @@ def test_schedules_pass_through_their_corners() -> None:
 @given(
     st.sampled_from(["constant", "cosine", "wsd"]), st.integers(0, 50), st.integers(60, 500), st.floats(1e-6, 0.5), st.floats(0, 1),
 )  # fmt: skip
-def test_a_rate_lies_between_floor_and_peak_after_warmup(kind: str, warmup: int, steps: int, peak: float, share: float) -> None:
+def test_a_rate_lies_between_floor_and_peak_after_warmup(
+    kind: str, warmup: int, steps: int, peak: float, share: float
+) -> None:
     """No schedule ever leaves its band, and none rises once warm."""
     schedule = Schedule(kind=kind, peak=peak, floor=peak * share, warmup=warmup)  # type: ignore[arg-type]
     rates = [schedule.rate(step, steps) for step in range(warmup + 1, steps + 1)]
 
     assert all(schedule.floor * (1 - 1e-12) <= rate <= peak * (1 + 1e-12) for rate in rates)
-    assert all(later <= earlier * (1 + 1e-12) for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(rates))

@@ -55,7 +55,9 @@ def ran(
     return VerifiedRun("toy", promised.run, promised, statement, digest(name), measured, findings=tuple(findings))
 
 
-def stands(runs: Sequence[VerifiedRun], criterion: Criterion = CRITERION, current: Current = CURRENT, **more: Any) -> CriterionStatus:
+def stands(
+    runs: Sequence[VerifiedRun], criterion: Criterion = CRITERION, current: Current = CURRENT, **more: Any
+) -> CriterionStatus:
     return judge(spec_of(criterion), runs, {"toy": current}, NOW, **more).criteria[0]
 
 
@@ -116,7 +118,10 @@ def test_an_unconcluded_run_holds_back_discharged_after_its_time() -> None:
     tried = ran("tried", outcome=None, written="2025-12-30T00:00:00Z", overrides=("seed=3",))
 
     assert stands([ran("pass"), waiting]).status == "DISCHARGED"
-    assert (stands([ran("pass"), late]).status, stands([ran("pass"), late]).reasons[0].code) == ("PARTIAL", "UNCONCLUDED")
+    assert (stands([ran("pass"), late]).status, stands([ran("pass"), late]).reasons[0].code) == (
+        "PARTIAL",
+        "UNCONCLUDED",
+    )
     assert stands([ran("pass"), tried]).status == "DISCHARGED"
 
 
@@ -156,7 +161,10 @@ def test_evidence_for_another_bound_is_stale_and_for_a_harder_one_is_judged_agai
     hardest = CRITERION.model_copy(update={"bound": 2.0})
 
     assert ("STALE", {"SPEC"}) == (stands([ran("pass")], looser).status, codes(stands([ran("pass")], looser)))
-    assert ("DISCHARGED", True) == (stands([ran("pass")], harder).status, "RE_EVALUATED" in codes(stands([ran("pass")], harder)))
+    assert ("DISCHARGED", True) == (
+        stands([ran("pass")], harder).status,
+        "RE_EVALUATED" in codes(stands([ran("pass")], harder)),
+    )
     assert stands([ran("pass")], hardest).status == "FALSIFIED"
 
 

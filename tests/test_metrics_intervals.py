@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sovereign.metrics.intervals import (
-    FEW, RESAMPLES, Unmeasurable, exact, newcombe, ratio, ratio_difference, resampled, wilson,
+    FEW,
+    RESAMPLES,
+    Unmeasurable,
+    exact,
+    newcombe,
+    ratio,
+    ratio_difference,
+    resampled,
+    wilson,
 )  # fmt: skip
 
 

@@ -54,7 +54,10 @@ def test_floors_are_paired_by_document() -> None:
     assert value("validation/below_unigram", said) == pytest.approx(6.0 - 4.1)
     assert value("validation/below_bigram", said) == pytest.approx(4.5 - 4.1)
     floors[1][1]["tokens"] = 11
-    assert "count different tokens of 1 documents" in measure(observed(said), ["validation/below_unigram"])[1]["validation/below_unigram"]
+    assert (
+        "count different tokens of 1 documents"
+        in measure(observed(said), ["validation/below_unigram"])[1]["validation/below_unigram"]
+    )
 
 
 def test_gap_is_validation_minus_train_probe_at_the_same_checkpoint() -> None:
@@ -74,7 +77,8 @@ def test_step0_distance_is_from_ln_v() -> None:
 def corpus(leak: bool) -> list[tuple[str, dict[str, Any]]]:
     sides = ["train", "train", "validation", "control"]
     listed = [
-        ("corpus", {"document": f"{at:016x}", "name": str(at), "split": side, "bytes": 5, "tokens": 5}) for at, side in enumerate(sides)
+        ("corpus", {"document": f"{at:016x}", "name": str(at), "split": side, "bytes": 5, "tokens": 5})
+        for at, side in enumerate(sides)
     ]
     consumed = [0, 1, 2] if leak else [0, 1]
     exposed = [("exposure", {"document": f"{at:016x}", "windows": 1, "consumed": 3, "most": 2}) for at in consumed]
@@ -153,15 +157,32 @@ def test_a_function_is_written_when_it_does_something(text: str, writes: bool) -
 
 def test_a_body_ends_where_it_dedents() -> None:
     """What a continuation says after the function is not the function's."""
-    assert body(PROMPT, "\n    return 1\n\n\ndef other():\n    pass\n") == "def area(width, height):\n    return 1\n\n\n"
+    assert (
+        body(PROMPT, "\n    return 1\n\n\ndef other():\n    pass\n") == "def area(width, height):\n    return 1\n\n\n"
+    )
 
 
 def test_samples_are_compared_with_a_sampler_that_cannot_write() -> None:
     """The excess is the model's share minus the bigram's; newlines write nothing."""
     good, bad = "\n    a = width\n    return a\nx\n", "= = =\n"
     said = [
-        ("sample", {"step": 10, "sampler": sampler, "prompt_id": at, "document": f"{at:016x}", "prompt": PROMPT, "text": text, "seed": at})
-        for sampler, texts in {"model": [good, good, bad, bad], "bigram": [good, bad, bad, bad], "newline": ["\n" * 9] * 4}.items()
+        (
+            "sample",
+            {
+                "step": 10,
+                "sampler": sampler,
+                "prompt_id": at,
+                "document": f"{at:016x}",
+                "prompt": PROMPT,
+                "text": text,
+                "seed": at,
+            },
+        )
+        for sampler, texts in {
+            "model": [good, good, bad, bad],
+            "bigram": [good, bad, bad, bad],
+            "newline": ["\n" * 9] * 4,
+        }.items()
         for at, text in enumerate(texts)
     ]
 

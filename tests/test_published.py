@@ -31,5 +31,7 @@ def test_schemas_are_valid_and_closed(name: str) -> None:
     Draft202012Validator.check_schema(found)
     objects = [found, *found.get("$defs", {}).values()]
 
-    assert [] == [one["title"] for one in objects if one.get("type") == "object" and one.get("additionalProperties") is not False]
+    assert [] == [
+        one["title"] for one in objects if one.get("type") == "object" and one.get("additionalProperties") is not False
+    ]
     assert json.loads(pretty(found)) == found

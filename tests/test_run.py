@@ -42,7 +42,11 @@ FULL_CONTRACT = (
 def text(number: int) -> str:
     words = [f"{letter}{(number * 7 + at) % 13}" for at, letter in enumerate("abcdefghij")]
     lines = [f"    {word} = {words[at - 1]} + {at * number}" for at, word in enumerate(words)]
-    return f"def compute_{number}(value):\n" + "\n".join(lines) + f"\n    return {words[number % 10]}\n\n\nTABLE = {list(range(number, number + 20))}\n"
+    return (
+        f"def compute_{number}(value):\n"
+        + "\n".join(lines)
+        + f"\n    return {words[number % 10]}\n\n\nTABLE = {list(range(number, number + 20))}\n"
+    )
 
 
 @pytest.fixture
@@ -83,13 +87,19 @@ def rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted((folder / "rows").glob("*.jsonl")):
         if path.stem != "cost":
             lines = [json.loads(line) for line in path.read_text().splitlines()]
-            found[path.stem] = [{key: value for key, value in line.items() if key not in TIMED | {"run"}} for line in lines]
+            found[path.stem] = [
+                {key: value for key, value in line.items() if key not in TIMED | {"run"}} for line in lines
+            ]
     return found
 
 
 def weights(folder: Path) -> str:
     statement = json.loads((folder / "evidence.json").read_text())
-    return next(one["digest"] for one in statement["artifacts"] if "model.safetensors" in one["name"] and "000010" in one["name"])
+    return next(
+        one["digest"]
+        for one in statement["artifacts"]
+        if "model.safetensors" in one["name"] and "000010" in one["name"]
+    )
 
 
 def test_a_run_leaves_evidence_that_the_gate_believes(root: Path) -> None:
@@ -99,7 +109,7 @@ def test_a_run_leaves_evidence_that_the_gate_believes(root: Path) -> None:
     gated = sovereign(root, "gates", "--json")
     found = {one["id"]: one for one in json.loads(gated.stdout)["evaluations"][0]["criteria"]}
 
-    assert {id_: "DISCHARGED" for id_ in found} == {id_: one["status"] for id_, one in found.items()}, gated.stdout
+    assert dict.fromkeys(found, "DISCHARGED") == {id_: one["status"] for id_, one in found.items()}, gated.stdout
     assert gated.returncode == 0
     assert all("measured" in one for one in found.values())
     assert sovereign(root, "verify").returncode == 0
@@ -135,17 +145,23 @@ def test_an_overridden_run_is_exploratory(root: Path) -> None:
         (["--nonsense"], 2, "No such option"),
     ],
 )  # fmt: skip
-def test_what_cannot_run_is_refused_before_anything_is_written(root: Path, more: list[str], code: int, message: str) -> None:
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    root: Path, more: list[str], code: int, message: str
+) -> None:
     """A fault is one line with its place, no traceback, the documented exit code, and no evidence."""
     refused = start(root, *more)
 
-    assert (code, False, False) == (refused.returncode, "Traceback" in refused.stderr, (root / "evidence").exists()), refused.stderr
+    assert (code, False, False) == (refused.returncode, "Traceback" in refused.stderr, (root / "evidence").exists()), (
+        refused.stderr
+    )
     assert message in refused.stderr
 
 
 def test_two_passes_without_wrap_around_are_refused_with_the_arithmetic(root: Path) -> None:
     """A corpus that would be seen twice is refused by `plan` too, and allowed where the contract says how often."""
-    windows = json.loads(sovereign(root, "plan", "--contract", str(root / "contracts/toy.yaml"), "--json").stdout)["train windows"]
+    windows = json.loads(sovereign(root, "plan", "--contract", str(root / "contracts/toy.yaml"), "--json").stdout)[
+        "train windows"
+    ]
     steps = windows * 2 // 2
     asked = ["plan", "--contract", str(root / "contracts/toy.yaml"), "--set", f"training.steps={steps}"]
     refused = sovereign(root, *asked)
@@ -173,7 +189,9 @@ def killed_at(root: Path, moment: Any) -> Path:
 
 
 def steps_written(count: int) -> Any:
-    return lambda folder: (folder / "rows/step.jsonl").exists() and (folder / "rows/step.jsonl").read_bytes().count(b"\n") >= count
+    return lambda folder: (
+        (folder / "rows/step.jsonl").exists() and (folder / "rows/step.jsonl").read_bytes().count(b"\n") >= count
+    )
 
 
 MOMENTS = {
@@ -198,7 +216,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_resumes_to_the_same_weights_and_rows(root: Path, moment: str, straight: tuple[dict[str, Any], str]) -> None:
+def test_a_killed_run_resumes_to_the_same_weights_and_rows(
+    root: Path, moment: str, straight: tuple[dict[str, Any], str]
+) -> None:
     """SIGKILL at any moment: the run shows as open, resumes, and ends in the same bits, each row once (CASE-23)."""
     folder = killed_at(root, MOMENTS[moment])
     if not (folder / "evidence.json").exists():  # it may have been quicker than the kill

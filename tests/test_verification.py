@@ -172,7 +172,9 @@ def test_t6_a_deleted_result_leaves_an_unconcluded_run(root: Path) -> None:
 def test_t8_a_changed_contract_is_stale(root: Path) -> None:
     """The contract's sections are part of the subject: editing them dates the evidence."""
     write_run(root)
-    (root / "contracts/toy.yaml").write_text((root / "contracts/toy.yaml").read_text().replace("hidden: 16", "hidden: 32"))
+    (root / "contracts/toy.yaml").write_text(
+        (root / "contracts/toy.yaml").read_text().replace("hidden: 16", "hidden: 32")
+    )
 
     assert {"TOY-001": "STALE", "TOY-002": "STALE"} == statuses(root)
 
@@ -189,7 +191,10 @@ def test_t15_too_few_documents_are_partial(root: Path) -> None:
     ("edit", "message"),
     [
         (lambda r: [(k, v | {"loss": 1.0} if k == "step" else v) for k, v in r], "every step has the loss 1.0"),
-        (lambda r: [(k, v | {"clock": 1.0 / v["step"]} if k == "step" else v) for k, v in r], "the clock runs backwards"),
+        (
+            lambda r: [(k, v | {"clock": 1.0 / v["step"]} if k == "step" else v) for k, v in r],
+            "the clock runs backwards",
+        ),
         (lambda r: [(k, v | {"seconds": 0.0} if k == "step" else v) for k, v in r], "a step took no time"),
         (lambda r: [(k, v | {"tokens": 10**15} if k == "step" else v) for k, v in r], "is more than any device does"),
         (lambda r: r[1:], "step rows are not 1 to 10"),
@@ -288,4 +293,6 @@ def test_verified_runs_do_not_depend_on_where_they_lie(root: Path, tmp_path: Pat
     first_run, second_run = verified_runs(root)[0], verified_runs(other)[0]
 
     assert first_run == replace(second_run)
-    assert pretty([one.plain() for one in first_run.measurements]) == pretty([one.plain() for one in second_run.measurements])
+    assert pretty([one.plain() for one in first_run.measurements]) == pretty(
+        [one.plain() for one in second_run.measurements]
+    )

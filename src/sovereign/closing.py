@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sovereign.canonical import Malformed, Problem, Record, pretty, read, sealed, validate, write_atomic
 from sovereign.evidence.folder import Observed, read_folder
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import StepRow
+from sovereign.evidence.rows import ReportedRow, StepRow
 from sovereign.evidence.statement import Artifact, Outcome, Segment, Statement
 from sovereign.metrics.measure import METRICS, measure
 
@@ -38,7 +38,9 @@ def close(
         outcome=outcome,
         reason=reason,
         finished=instant(now),
-        steps=max((row.step for row in observed.of(StepRow)), default=0),
+        steps=max(
+            [row.step for row in observed.of(StepRow)] + [row.step for row in observed.of(ReportedRow)], default=0
+        ),
         segments=tuple(segments),
         rows=found.row_files,
         artifacts=tuple(artifacts),

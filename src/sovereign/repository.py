@@ -16,10 +16,11 @@ from sovereign.gate.admission import Current, Finding, VerifiedRun
 from sovereign.gate.evaluation import Evaluation
 from sovereign.gate.obligations import result
 from sovereign.gate.status import GONE, judge
+from sovereign.remembered import memory
 from sovereign.spec.amendment import Amendment, Waiver
 from sovereign.spec.criterion import Spec
-from sovereign.subjects import code_digest, evaluator_digest, source_digest
-from sovereign.verification import twins, verify
+from sovereign.subjects import code_digest, evaluator_digest, files_digest, source_digest
+from sovereign.verification import twins
 
 RecordType = TypeVar("RecordType", bound=Record)
 Told = Callable[[str, int, int], None]
@@ -123,9 +124,12 @@ def verified_runs(root: Path, told: Told = quiet) -> list[VerifiedRun]:
     """Return every run under evidence/, verified, and compared with each other."""
     folders = run_folders(root / "evidence")
     runs = []
-    for number, path in enumerate(folders, 1):
-        runs.append(verify(path, path.relative_to(root).as_posix()))
-        told("verify", number, len(folders))
+    with memory() as known:
+        for number, path in enumerate(folders, 1):
+            run = known.verified(path, path.relative_to(root).as_posix())
+            scripts = run.intent.scripts if run.intent else ()
+            runs.append(replace(run, scripts=files_digest(root, scripts)) if scripts else run)
+            told("verify", number, len(folders))
     return _without_twins(runs)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from sovereign.canonical import Problem, digest
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import EvaluationRow, ExposureRow, StepRow
+from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, StepRow
 from sovereign.evidence.statement import Measurement, Statement
 from sovereign.gate.admission import Finding, VerifiedRun
 from sovereign.subjects import evaluator_digest
@@ -61,13 +61,16 @@ def verify(path: Path, name: str) -> VerifiedRun:
         measurements=measured,
         unmeasured=missing,
         moved=moved,
+        assurance="recomputed" if folder.intent.origin == "run" else "reported",
         losses=_losses(folder),
         findings=tuple(findings),
     )
 
 
 def _losses(folder: RunFolder) -> str:
-    losses = [row.loss for row in folder.rows.get("step", ()) if isinstance(row, StepRow)]
+    losses: list[Any] = [row.loss for row in folder.rows.get("step", ()) if isinstance(row, StepRow)]
+    reported = [row for row in folder.rows.get("reported", ()) if isinstance(row, ReportedRow)]
+    losses += [[row.step, row.train_loss, row.val_loss] for row in reported]
     return digest(losses) if len(losses) > 1 else ""
 
 
@@ -211,6 +214,11 @@ def _agree(said: Measurement, again: Measurement) -> bool:
 def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     """Yield what rows that were really observed do not show."""
     intent = observed.intent
+    if intent.origin != "run":
+        yield from _implausible_report(observed, statement)
+        return
+    if observed.of(ReportedRow):
+        yield "holds reported rows, and is a run of our own: it observes"
     steps = observed.of(StepRow)
     if [row.step for row in steps] != list(range(1, statement.steps + 1)):
         yield f"step rows are not 1 to {statement.steps}, each once and in order"
@@ -221,14 +229,34 @@ def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     if len(steps) > 2 and len({row.loss for row in steps}) == 1:
         yield f"every step has the loss {steps[0].loss}: a scripted run, or a placeholder"
     seconds, tokens = sum(row.seconds for row in steps), sum(row.tokens for row in steps)
-    peak = PEAK[intent.environment.device] * (intent.environment.threads if intent.environment.device == "cpu" else 1)
-    if seconds > 0 and 6 * intent.planned.parameters * tokens / seconds > peak:
-        yield f"{tokens / seconds:.0f} tokens/s of {intent.planned.parameters} parameters is more than any device does"
+    device, threads, parameters = intent.environment.device, intent.environment.threads, intent.planned.parameters
+    assert threads is not None
+    assert parameters is not None  # a run's intent gives both, or is no intent
+    peak = PEAK[device] * (threads if device == "cpu" else 1)
+    if seconds > 0 and 6 * parameters * tokens / seconds > peak:
+        yield f"{tokens / seconds:.0f} tokens/s of {parameters} parameters is more than any device does"
     yield from _evaluations_differ(observed.of(EvaluationRow))
     exposures = observed.of(ExposureRow)
     windows = statement.steps * intent.promise.training.sequences
     if exposures and sum(row.consumed for row in exposures) < windows:
         yield f"exposures add up to fewer than the {windows} windows that {statement.steps} steps consume"
+
+
+def _implausible_report(observed: Observed, statement: Statement) -> Iterator[str]:
+    """Yield what a trainer that printed as it went does not show."""
+    rows = observed.of(ReportedRow)
+    others = sorted(kind for kind, found in observed.rows.items() if found and kind not in ("reported", "notice"))
+    if others:
+        yield f"holds {', '.join(others)} rows, which nobody observed: another trainer's run has reported ones"
+    if not rows:
+        yield "no reported rows: the trainer said nothing"
+    if statement.steps != max((row.step for row in rows), default=0):
+        yield f"states {statement.steps} steps, which is not the last one reported"
+    if any(later.step < earlier.step for earlier, later in itertools.pairwise(rows)):
+        yield "the reported steps run backwards"
+    losses = [row.train_loss for row in rows if row.train_loss is not None]
+    if len(losses) > 2 and len(set(losses)) == 1:
+        yield f"every reported loss is {losses[0]}: a scripted run, or a placeholder"
 
 
 def _evaluations_differ(rows: tuple[EvaluationRow, ...]) -> Iterator[str]:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 import traceback
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
 from sovereign import __version__
 
 COMMANDS = {
+    "init": "Write a first spec and a first contract.",
     "run": "Carry out a contract: intent, training, evidence.",
     "plan": "Say what a contract would do here, and whether it may.",
+    "import": "Turn another trainer's log into a run whose numbers are reported.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
+    "report": "Render the gates as a page, a summary, or a file for CI.",
     "scoreboard": "Count statuses by category.",
     "verify": "Check evidence: hash, validate and measure it again.",
+    "review": "Say what a reviewer of a change must know.",
     "explain": "Say why a criterion stands where it does.",
+    "spec": "Lint a spec, classify its edits, write amendments.",
+    "waive": "Let a criterion pass for a while, in the open.",
     "schema": "Print the JSON Schema of a document kind.",
 }
 TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
@@ -34,7 +41,7 @@ class Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"sovereign.cli.{name}").command
+        command: click.Command = import_module(f"sovereign.cli.{name}{'_' if iskeyword(name) else ''}").command
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from sovereign.gate.evaluation import Evaluation
+    from sovereign.history import Against
     from sovereign.repository import Repository
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -59,6 +60,7 @@ class Evaluated:
     repository: Repository
     head: list[Evaluation]
     base: list[Evaluation]
+    against: Against | None = None
 
     def exit_code(self, profile: Any, allow_empty: bool = False) -> int:
         """Return the exit code; files that could not be read count even where no spec could be."""
@@ -88,7 +90,7 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
             against = compare(repository, tree)
             runs = against.runs(verified_runs(repository.root))
             head = evaluate(repository, now, runs=runs, broken=against.criteria, findings=against.findings)
-            found = Evaluated(repository, head, evaluate(against.base, now, runs=against.base_runs))
+            found = Evaluated(repository, head, evaluate(against.base, now, runs=against.base_runs), against)
     if not found.head:
         for problem in repository.problems:
             click.echo(str(problem), err=True)

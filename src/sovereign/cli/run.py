@@ -18,7 +18,12 @@ from sovereign.cli.promise import contract_options, promised, telling
 @click.option("--resume", metavar="RUN", help="Go on with an unconcluded run, from its last whole checkpoint.")
 @root_option
 def command(
-    contract: Path | None, overrides: tuple[str, ...], seed: int | None, device: str, resume: str | None, root: Path | None
+    contract: Path | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    resume: str | None,
+    root: Path | None,
 ) -> int:
     """Carry out a contract: freeze the intent, train, observe, and close with evidence.
 
@@ -59,6 +64,9 @@ def command(
                     )  # fmt: skip
             else:
                 intent = open_intent(repository.root, str(resume))
+                if intent.origin != "run":
+                    told_by = f"{intent.contract}/{intent.run} is another trainer's run"
+                    raise click.UsageError(f"{told_by}; close it with `sovereign abandon {intent.run} --reason ...`")
                 planned = plan(intent.promise, repository.root, device, told, intent.seed)
                 with shown(intent.promise.training.steps, talk) as progress:
                     concluded = execution.resume(planned, intent, repository.root, told=told, progress=progress)

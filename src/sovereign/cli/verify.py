@@ -37,7 +37,9 @@ def command(runs: tuple[str, ...], base: str | None, as_json: bool, root: Path |
     chosen = [run for run in found if not runs or run.name in runs or run.run in runs]
     unknown = [name for name in runs if not any(name in (run.name, run.run) for run in found)]
     if unknown:
-        raise click.UsageError(f"no such run: {', '.join(unknown)}; there is {', '.join(run.name for run in found) or 'none'}")
+        raise click.UsageError(
+            f"no such run: {', '.join(unknown)}; there is {', '.join(run.name for run in found) or 'none'}"
+        )
     broken = history_findings(repository, base) if base else []
     findings = [*repository.findings, *broken, *(finding for run in chosen for finding in run.findings)]
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sovereign.canonical import Record
 from sovereign.contract.contract import Contract
@@ -25,15 +25,18 @@ Instant = Annotated[
 ]
 
 
-class Subjects(Record):
-    """Content digests of what a result speaks about."""
+Origin = Literal["run", "callback", "import"]
 
-    code: Digest = Field(description="the source files that a run imports")
-    data: Digest = Field(description="the corpus manifest: documents, split, tokens")
+
+class Subjects(Record):
+    """Content digests of what a result speaks about; one that could not be seen is left out, and equals no other."""
+
+    code: Digest | None = Field(default=None, description="the source files that a run imports; a callback's scripts")
+    data: Digest | None = Field(default=None, description="the corpus manifest: documents, split, tokens")
     source: Digest | None = Field(
         default=None, description="the files the data came from, where they stand in the repository"
     )
-    tokenizer: Digest
+    tokenizer: Digest | None = None
     model: Digest = Field(description="the contract's data, tokenizer, model, training and evaluation sections")
     evaluator: Digest = Field(description="the source files that compute measurements from rows")
 
@@ -41,13 +44,13 @@ class Subjects(Record):
 class Environment(Record):
     """Where the run took place; the class is what an environment obligation compares."""
 
-    device: Literal["cpu", "cuda"]
+    device: Literal["cpu", "cuda", "mps", "unknown"]
     accelerator: str = ""
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["bf16", "fp16", "fp32", "unknown"]
     python: str
     torch: str
     platform: str
-    threads: int = Field(ge=1)
+    threads: int | None = Field(default=None, ge=1)
     packages: dict[str, str] = {}
 
     @property
@@ -66,14 +69,14 @@ class Worktree(Record):
 
 
 class Planned(Record):
-    """What the plan said the run would do."""
+    """What the plan said the run would do; of somebody else's trainer, as much of it as can be known."""
 
     steps: int = Field(ge=1)
     tokens: int = Field(ge=1, description="target tokens")
-    windows: int = Field(ge=1, description="windows on the train side")
-    passes: float = Field(gt=0)
-    parameters: int = Field(ge=1)
-    vocabulary: int = Field(ge=1)
+    windows: int | None = Field(default=None, ge=1, description="windows on the train side")
+    passes: float | None = Field(default=None, gt=0)
+    parameters: int | None = Field(default=None, ge=1)
+    vocabulary: int | None = Field(default=None, ge=1)
 
 
 class Intent(Record):
@@ -82,6 +85,10 @@ class Intent(Record):
     schema_: Literal["sovereign/intent/v1"] = Field(default="sovereign/intent/v1", alias="schema")
     contract: str
     run: RunId
+    origin: Origin = Field(
+        default="run",
+        description="who trained: sovereign, somebody else's trainer watched live, or one read of in a log",
+    )
     written: Instant
     spec: str = Field(description="name of the spec that holds the criteria")
     spec_version: str
@@ -96,16 +103,36 @@ class Intent(Record):
     ttl_hours: float
     answers: tuple[Digest, ...] = Field(default=(), description="evidence of falsified results that this run answers")
     command: str
+    scripts: tuple[str, ...] = Field(default=(), description="files a callback's code subject digests, from the root")
     sovereign: str
     seal: Digest = Field(description="digest of this document without this line")
 
+    @model_validator(mode="after")
+    def _a_run_knows_itself(self) -> Intent:
+        """Hold a run of our own to everything that it can know; only other trainers may leave it out."""
+        if self.origin != "run":
+            return self
+        looked_at: tuple[tuple[str, Record, tuple[str, ...]], ...] = (
+            ("subjects", self.subjects, ("code", "data", "tokenizer")),
+            ("planned", self.planned, ("windows", "passes", "parameters", "vocabulary")),
+            ("environment", self.environment, ("threads",)),
+        )
+        absent = [f"{part}.{key}" for part, record, keys in looked_at for key in keys if getattr(record, key) is None]
+        if absent:
+            raise ValueError(f"a run's intent gives {', '.join(absent)}; only other trainers' may leave it out")
+        if self.environment.device not in ("cpu", "cuda") or self.environment.precision not in ("bf16", "fp32"):
+            raise ValueError(f"no run of ours takes place on {self.environment.device} in {self.environment.precision}")
+        return self
+
     @property
     def confirmatory(self) -> bool:
-        """Whether the run may discharge or falsify: nothing overridden, nothing uncommitted."""
-        return not self.overrides and self.worktree.state != "dirty"
+        """Whether the run may discharge or falsify: promised before step 0, nothing overridden, nothing uncommitted."""
+        return self.origin != "import" and not self.overrides and self.worktree.state != "dirty"
 
     @property
     def exploratory_because(self) -> str:
+        if self.origin == "import":
+            return "imported from a log: its intent was not frozen before step 0"
         if self.overrides:
             return f"overridden by --set {' '.join(self.overrides)}"
         if self.worktree.state == "dirty":

@@ -132,6 +132,22 @@ class NoticeRow(Row):
     message: str
 
 
+class ReportedRow(Row):
+    """What somebody else's trainer printed, as it printed it; a row without a loss says only that a step was reached."""
+
+    kind: Literal["reported"] = "reported"
+    step: Count = Field(description="as the trainer counts them")
+    epoch: float | None = Field(default=None, ge=0)
+    train_loss: float | None = Field(default=None, ge=0, description="nats per token, by the trainer's word")
+    scope: str = Field(default="", description="what train_loss was averaged over; empty where nobody says")
+    val_loss: float | None = Field(default=None, ge=0, description="nats per token, by the trainer's word")
+    learning_rate: float | None = Field(default=None, ge=0, description="a callback reads it from the optimizer")
+    grad_norm: float | None = Field(default=None, ge=0)
+    tokens: Count | None = Field(default=None, description="trained on so far")
+    wall: Seconds | None = Field(default=None, description="since the start")
+    entry: Count | None = Field(default=None, description="line of the log, or number of its entry, counted from 1")
+
+
 class CostRow(Row):
     """What a part of the run cost: wall seconds and the largest resident memory so far."""
 
@@ -152,6 +168,7 @@ AnyRow = (
     | SampleRow
     | ReplayRow
     | NoticeRow
+    | ReportedRow
     | CostRow
 )
 KINDS: dict[str, type[Row]] = {
@@ -166,6 +183,7 @@ KINDS: dict[str, type[Row]] = {
         SampleRow,
         ReplayRow,
         NoticeRow,
+        ReportedRow,
         CostRow,
     )
 }

@@ -41,6 +41,7 @@ class VerifiedRun:
     unmeasured: Mapping[str, str] = field(default_factory=dict)
     moved: frozenset[str] = frozenset()  # metrics that another evaluator measured, and this one measures differently
     assurance: Assurance = "recomputed"
+    scripts: str | None = None  # digest of a callback's scripts as they stand now
     losses: str = ""  # digest of the training losses, by which scripted twins are told
     findings: tuple[Finding, ...] = ()
 
@@ -83,7 +84,7 @@ def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetim
     assert intent is not None
     subjects = intent.subjects
     reasons = []
-    if subjects.code != current.code:
+    if subjects.code is None or subjects.code != _code_now(run, current):
         reasons.append("CODE")
     if current.source is not None and subjects.source != current.source:
         reasons.append("DATA")
@@ -102,7 +103,12 @@ def _age(statement: Statement, now: datetime) -> timedelta:
     return now - instant(statement.finished)
 
 
-def subject_of(run: VerifiedRun) -> tuple[str, str, str]:
+def _code_now(run: VerifiedRun, current: Current) -> str | None:
+    """Return the code that would train now: ours, or the scripts of somebody else's trainer."""
+    return current.code if run.intent is not None and run.intent.origin == "run" else run.scripts
+
+
+def subject_of(run: VerifiedRun) -> tuple[str | None, str | None, str]:
     """Return what a result speaks about: code, data and model. The evaluator is no part of it."""
     assert run.intent is not None
     subjects = run.intent.subjects
@@ -113,6 +119,7 @@ def current_is(run: VerifiedRun, current: Current) -> bool:
     """Say whether the present subject is, as far as it can be seen, the one a run spoke about."""
     assert run.intent is not None
     subjects = run.intent.subjects
-    return (subjects.code, subjects.model) == (current.code, current.model) and (
-        current.source is None or subjects.source == current.source
+    same_code = subjects.code is None or subjects.code == _code_now(run, current)
+    return (
+        same_code and subjects.model == current.model and (current.source is None or subjects.source == current.source)
     )

@@ -41,7 +41,7 @@ def exit_code(
         codes |= _broken(evaluation)
         if profile == "draft":
             continue
-        before = _falsified_before(base, evaluation.spec)
+        before = falsified_before(base, evaluation.spec)
         new = [
             one for one in evaluation.active if one.status == "FALSIFIED" and not one.waiver and one.id not in before
         ]
@@ -66,7 +66,8 @@ def _broken(evaluation: Evaluation) -> set[Exit]:
     return codes or ({Exit.INTEGRITY} if invalid else set())
 
 
-def _falsified_before(base: Sequence[Evaluation], spec: str) -> frozenset[str]:
+def falsified_before(base: Sequence[Evaluation], spec: str) -> frozenset[str]:
+    """Return the criteria of a spec that were falsified at the base already."""
     return frozenset(
         one.id
         for evaluation in base

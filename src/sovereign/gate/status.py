@@ -288,8 +288,14 @@ def _note(run: VerifiedRun, now: datetime) -> RunNote:
         return RunNote(run=run.name, state="invalid", reason=str(run.findings[0]) if run.findings else "no intent")
     if run.statement is None:
         state = "unconcluded" if run.unconcluded(now) else "open"
-        return RunNote(run=run.name, state=state, seed=run.intent.seed, exploratory=run.intent.exploratory_because)  # type: ignore[arg-type]
+        return RunNote(
+            run=run.name,
+            state=state,
+            origin=run.intent.origin,
+            seed=run.intent.seed,
+            exploratory=run.intent.exploratory_because,
+        )  # type: ignore[arg-type]
     return RunNote(
-        run=run.name, state=run.statement.outcome, seed=run.intent.seed, steps=run.statement.steps,
+        run=run.name, state=run.statement.outcome, origin=run.intent.origin, seed=run.intent.seed, steps=run.statement.steps,
         exploratory=run.intent.exploratory_because, reason=run.statement.reason,
     )  # fmt: skip

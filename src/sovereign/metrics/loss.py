@@ -64,5 +64,8 @@ def step0_distance(observed: Observed) -> Interval:
     sums, tokens = columns(evaluated(observed, "validation", step=0))
     if not len(sums):
         raise Unmeasurable("no evaluation at step 0")
-    distance = abs(float(sums.sum() / tokens.sum()) - math.log(observed.intent.planned.vocabulary))
+    vocabulary = observed.intent.planned.vocabulary
+    if vocabulary is None:
+        raise Unmeasurable("the size of the vocabulary is not known")
+    distance = abs(float(sums.sum() / tokens.sum()) - math.log(vocabulary))
     return exact(distance, len(sums), "computed")

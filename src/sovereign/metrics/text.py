@@ -30,6 +30,7 @@ def body(prompt: str, text: str) -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
+@cache
 def writes_a_function(prompt: str, text: str) -> bool:
     """Say whether the continuation parses and holds at least two statements that are not trivial.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -9,8 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from sovereign.gate.evaluation import CriterionStatus, Evaluation, Measured
+from sovereign.gate.evaluation import CriterionStatus, Evaluation, RunNote
 from sovereign.gate.scoreboard import headline, scoreboard
+from sovereign.report.figures import MARK, bound, interval, number, remarks
+from sovereign.report.judged import Judged
+
+WIDTH = 160  # characters of a line where no terminal says how wide it is
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 STYLE = {
     "DISCHARGED": "green",
@@ -21,23 +28,6 @@ STYLE = {
     "INVALID": "bold white on red",
     "WITHDRAWN": "dim strike",
 }
-MARK = {"DISCHARGED": "✔", "PARTIAL": "◐", "STALE": "◌", "OPEN": "·", "FALSIFIED": "✘", "INVALID": "‼", "WITHDRAWN": "-"}
-
-
-def number(value: float | str | bool) -> str:
-    """Return a value as people read it: four significant digits, integers whole."""
-    if isinstance(value, str | bool):
-        return str(value)
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
-
-
-def interval(measured: Measured | None) -> str:
-    """Return a value with its interval, or only the value where it is exact."""
-    if measured is None:
-        return "–"
-    if measured.low == measured.high:
-        return number(measured.value)
-    return f"{number(measured.value)} [{number(measured.low)}, {number(measured.high)}]"
 
 
 def gates(evaluations: Sequence[Evaluation], why: bool = True) -> RenderableType:
@@ -57,11 +47,16 @@ def gates(evaluations: Sequence[Evaluation], why: bool = True) -> RenderableType
                 Text(f"{MARK[one.status]} {one.shown}", style=STYLE[one.status]),
                 one.id + (" (draft)" if one.stage == "draft" else ""),
                 interval(one.measured),
-                f"{one.op} {number(one.bound)} {one.unit}" if one.op else "",
+                bound(one),
                 str(one.measured.n) if one.measured else "",
                 _sentence(one, why),
             )
-        parts += [Padding(table, (0, 0, 0, 1)), *_remarks(evaluation), Text(headline(evaluation), style="bold"), Text("")]
+        parts += [
+            Padding(table, (0, 0, 0, 1)),
+            *_remarks(evaluation),
+            Text(headline(evaluation), style="bold"),
+            Text(""),
+        ]
     return Group(*parts)
 
 
@@ -70,14 +65,8 @@ def _sentence(one: CriterionStatus, why: bool) -> Text:
     if why and one.status != "DISCHARGED":
         for reason in one.reasons[:3]:
             text.append(f"\n{reason.code}: {reason.text}", style="dim")
-    if one.amended_after_results:
-        text.append(f"\namended after results ×{one.amended_after_results}", style="yellow")
-    if one.was_falsified:
-        text.append(f"\nwas FALSIFIED @ {one.was_falsified[0][7:15]}", style="yellow")
-    if one.exploratory:
-        text.append(f"\n{one.exploratory} exploratory run(s), not counted", style="dim")
-    if one.waiver:
-        text.append(f"\nwaived by {one.waiver.approver} until {one.waiver.expires}: {one.waiver.reason}", style="yellow")
+    for remark in remarks(one):
+        text.append(f"\n{remark}", style="yellow")
     return text
 
 
@@ -89,8 +78,15 @@ def _remarks(evaluation: Evaluation) -> list[RenderableType]:
         remarks.append(Text(f"+{len(evaluation.findings) - 20} findings more; see sovereign verify", style="red"))
     for run in evaluation.runs:
         if run.state in ("open", "unconcluded"):
-            remarks.append(Text(f"{run.run} is {run.state}: resume it with `sovereign run --resume {run.run}`", style="yellow"))
+            remarks.append(Text(f"{run.run} is {run.state}: {_way_on(run)}", style="yellow"))
     return remarks
+
+
+def _way_on(run: RunNote) -> str:
+    """Return the command that ends an open run: ours go on, those of other trainers died with them."""
+    if run.origin == "run":
+        return f"resume it with `sovereign run --resume {run.run}`"
+    return f"another trainer's; if that has died, close it with `sovereign abandon {run.run} --reason ...`"
 
 
 def board(evaluations: Sequence[Evaluation]) -> RenderableType:
@@ -106,7 +102,12 @@ def board(evaluations: Sequence[Evaluation]) -> RenderableType:
             table.add_column(name, justify="right")
         for line in lines:
             cells = [str(count or "·") for count in line.counts.values()]
-            table.add_row(line.category, *cells, str(line.total), *(str(n or "·") for n in (line.waived, line.drafts, line.withdrawn)))
+            table.add_row(
+                line.category,
+                *cells,
+                str(line.total),
+                *(str(n or "·") for n in (line.waived, line.drafts, line.withdrawn)),
+            )
         parts += [table, Text(headline(evaluation), style="bold"), Text("")]
     return Group(*parts)
 
@@ -115,8 +116,21 @@ def show(renderable: RenderableType, console: Console | None = None) -> None:
     """Print to standard output; wide where that is a file or a pipe, so that nothing is folded away."""
     target = console or Console(highlight=False)
     if not target.is_terminal and console is None:
-        target = Console(highlight=False, width=160)
+        target = Console(highlight=False, width=WIDTH)
     target.print(renderable)
+
+
+def plain(judged: Judged) -> str:
+    """Return what a terminal shows as text: no colour, and no control code of evidence that a terminal would obey."""
+    page = io.StringIO()
+    Console(file=page, width=WIDTH, highlight=False, color_system=None, force_terminal=False).print(
+        gates(judged.evaluations)
+    )
+    lines = [line.rstrip() for line in page.getvalue().split("\n")]
+    # the findings stand beneath their evaluations already
+    told = [fault for fault in judged.faults if fault.kind not in ("schema", "integrity") or not judged.evaluations]
+    lines += [f"{fault.kind}: {fault.path}: {fault.message}" for fault in told]
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", "\n".join([*lines, judged.verdict, ""]))
 
 
 def explanation(one: CriterionStatus) -> RenderableType:
@@ -124,7 +138,9 @@ def explanation(one: CriterionStatus) -> RenderableType:
     lines: list[RenderableType] = [
         Text.assemble((f"{one.id}  ", "bold"), (one.shown, STYLE[one.status])),
         Text(one.title),
-        Text(f"{one.metric} {one.op} {number(one.bound)} {one.unit}   (contract {one.contract}, {one.category}, {one.stage})"),
+        Text(
+            f"{one.metric} {one.op} {number(one.bound)} {one.unit}   (contract {one.contract}, {one.category}, {one.stage})"
+        ),
         Text(f"criterion {one.digest}", style="dim"),
         Text(""),
     ]
@@ -136,7 +152,11 @@ def explanation(one: CriterionStatus) -> RenderableType:
         for reason in obligation.reasons:
             line.append(f"\n  {reason.code}: {reason.text}")
         lines.append(line)
-    lines += [Text(f"{reason.code}: {reason.text}") for reason in one.reasons if reason.code in ("UNCONCLUDED", "SCHEMA", "INTEGRITY", "UNPROVEN")]
+    lines += [
+        Text(f"{reason.code}: {reason.text}")
+        for reason in one.reasons
+        if reason.code in ("UNCONCLUDED", "SCHEMA", "INTEGRITY", "UNPROVEN")
+    ]
     if one.status != "DISCHARGED" and one.discharge:
         lines += [Text(""), Text.assemble("to discharge it: ", (one.discharge, "bold"))]
     return Group(*lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,7 +80,7 @@ class Criterion(Record):
     @property
     def digest(self) -> str:
         """What the criterion means, as a digest: everything but its editorial fields."""
-        return digest({key: value for key, value in self.meaning().items() if key not in EDITORIAL})
+        return _digest_of(self)
 
     @property
     def sentence(self) -> str:
@@ -99,6 +100,11 @@ class Criterion(Record):
         """Return every (seed, slice, environment) that must be shown."""
         these = self.obligations
         return tuple(product(these.seeds, these.slices, these.environments))
+
+
+@lru_cache(maxsize=4096)  # the gate asks for each run, and the same few criteria stand in thousands of them
+def _digest_of(criterion: Criterion) -> str:
+    return digest({key: value for key, value in criterion.meaning().items() if key not in EDITORIAL})
 
 
 class Withdrawal(Record):

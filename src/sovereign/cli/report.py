@@ -1,0 +1,133 @@
+"""`sovereign report`, and `--report FORMAT=PATH`, by which a gate leaves renderings behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sovereign.cli.options import base_option, evaluated, open_root, profile_option, root_option
+
+if TYPE_CHECKING:
+    from sovereign.cli.options import Evaluated
+    from sovereign.report.judged import Judged
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# spelt out, so that a command that renders nothing does not load the renderings; a test compares
+FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "badge", "html")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A rendering asked for, and the file that it goes to."""
+
+    format: str
+    path: Path
+
+
+def report_option(function: Function) -> Function:
+    return click.option(
+        "--report", "reports", metavar="FORMAT=PATH", multiple=True, callback=_targets,
+        help=f"Also write a rendering to a file; repeatable. FORMAT is one of {', '.join(FORMATS)}.",
+    )(function)  # fmt: skip
+
+
+def _targets(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Target, ...]:
+    """Return the renderings asked for; whatever cannot be done is said before anything is evaluated."""
+    targets = []
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not equals or not path:
+            raise click.UsageError(f"--report {value}: write FORMAT=PATH, as in --report junit=gates.xml")
+        if name not in FORMATS:
+            raise click.UsageError(f"--report {value}: no format {name!r}; there is {', '.join(FORMATS)}")
+        targets.append(Target(name, writable(Path(path), f"--report {value}")))
+    if len({target.path.resolve() for target in targets}) < len(targets):
+        raise click.UsageError("--report: two renderings would go to one file")
+    return tuple(targets)
+
+
+def writable(path: Path, given: str) -> Path:
+    """Return the path if a file can be put there as far as can be told beforehand, or raise a usage error."""
+    if path.is_dir():
+        raise click.UsageError(f"{given}: {path} is a folder")
+    above = next(place for place in path.absolute().parents if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise click.UsageError(f"{given}: nothing can be written in {above}")
+    return path
+
+
+def write(content: bytes, path: Path) -> None:
+    """Write a rendering whole or not at all; a full disk is the caller's to mend, as a wrong path is."""
+    from sovereign.canonical import write_atomic
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def write_reports(targets: tuple[Target, ...], found: Evaluated, profile: Any, code: int, base: str | None) -> None:
+    """Write the renderings of what a gate found; they show the code it exits with, and do not change it."""
+    if not targets:
+        return
+    from sovereign.report.renderings import WITH_RUNS, render
+
+    shown = judgement(found, profile, code, base, with_runs=any(target.format in WITH_RUNS for target in targets))
+    for target in targets:
+        write(render(target.format, shown), target.path)
+
+
+def judgement(found: Evaluated, profile: Any, code: int, base: str | None, with_runs: bool) -> Judged:
+    """Return what was found as renderings take it."""
+    from sovereign.gate.profile import Exit
+    from sovereign.report.judged import judged
+
+    return judged(found.repository, found.head, profile, Exit(code), found.base if base else None, with_runs)
+
+
+@click.command("report")
+@click.option("--format", "name", type=click.Choice(FORMATS), default="text", show_default=True, help="What to render.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=None, help="The file to write; standard output without it."
+)
+@profile_option
+@base_option
+@root_option
+def command(name: str, output: Path | None, profile: str, base: str | None, root: Path | None) -> int:
+    """Render what the gates say. It reports and does not judge: FALSIFIED exits 0 here.
+
+    Exits 3 where a spec cannot be read, since a report without it would look better than things are, and 5 where
+    there is no active criterion to report on.
+
+    \b
+    sovereign report --format html --output report.html
+    sovereign report --format markdown --base origin/main >> "$GITHUB_STEP_SUMMARY"
+    """
+    if output is not None:
+        writable(output, f"--output {output}")
+    from sovereign.gate.profile import Exit
+    from sovereign.report.renderings import WITH_RUNS, render
+
+    found = evaluated(open_root(root), base)
+    content = render(name, judgement(found, profile, found.exit_code(profile), base, name in WITH_RUNS))
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    else:
+        write(content, output)
+    read = {located.path for located in found.repository.specs}
+    if any(
+        one.path.startswith("spec/") and one.path.count("/") == 1 and one.path not in read
+        for one in found.repository.problems
+    ):
+        return int(Exit.SCHEMA)
+    if not any(spec.active for spec in found.head):
+        click.echo("no active criterion stands in any spec: there was nothing to report on", err=True)
+        return int(Exit.NOTHING)
+    return int(Exit.SATISFIED)

@@ -1,0 +1,113 @@
+"""`sovereign spec`: lint, diff and amend."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sovereign.cli.options import json_option, open_root, print_json, root_option
+
+
+@click.group("spec")
+def command() -> None:
+    """Check a spec, say what changed in it, and let a bound give way in the open."""
+
+
+@command.command("lint")
+@root_option
+def lint(root: Path | None) -> int:
+    """Say which criteria cannot fail, cannot pass, or cannot be shown by any contract.
+
+    \b
+    sovereign spec lint
+    """
+    from sovereign.gate.profile import Exit
+    from sovereign.metrics.measure import METRICS
+    from sovereign.spec.lint import faults
+
+    repository = open_root(root)
+    claimed = {name: contract.claims for name, contract in repository.contracts.items()}
+    seeds = {name: contract.seeds for name, contract in repository.contracts.items()}
+    told = [str(problem) for problem in repository.problems]
+    for located in repository.specs:
+        for name, why in faults(located.spec, METRICS, claimed, seeds):
+            told.append(f"{located.path}:{located.line(name)}:1: {name}: {why}")
+    for line in told:
+        click.echo(line, err=True)
+    if not repository.specs and not told:
+        click.echo("no spec under spec/: nothing was checked", err=True)
+        return int(Exit.NOTHING)
+    click.echo(f"{sum(len(one.spec.criteria) for one in repository.specs)} criteria checked, {len(told)} faults")
+    return int(Exit.SCHEMA if told else Exit.SATISFIED)
+
+
+@command.command("diff")
+@click.option("--base", metavar="REF", required=True, help="The git ref to compare with.")
+@json_option
+@root_option
+def diff(base: str, as_json: bool, root: Path | None) -> int:
+    """Classify every edit of a criterion since a ref: editorial, add, tighten, loosen, withdraw.
+
+    Exits 4 where a criterion was loosened or withdrawn without an amendment, or the version step is too small.
+
+    \b
+    sovereign spec diff --base origin/main
+    """
+    from sovereign.gate.profile import Exit
+    from sovereign.history import compare, tree_at
+
+    repository = open_root(root)
+    with tree_at(repository.root, base) as tree:
+        against = compare(repository, tree)
+    if as_json:
+        print_json([
+            {"criterion": edit.id, "change": edit.change, "from": edit.old.sentence if edit.old else None,
+             "to": edit.new.sentence if edit.new else None, "fault": against.criteria.get(edit.id)}
+            for edit in against.edits
+        ])  # fmt: skip
+    else:
+        for edit in against.edits:
+            was, now = (one.sentence if one else "–" for one in (edit.old, edit.new))
+            click.echo(f"{edit.change:>9}  {edit.id}  {was}" + (f"  ->  {now}" if was != now else ""))
+        click.echo(f"{len(against.edits)} criteria differ from {base}")
+    faults = [*(f"{name}: {why}" for name, why in against.criteria.items())]
+    faults += [str(one) for one in against.findings if one.path.startswith("spec/")]
+    for fault in faults:
+        click.echo(fault, err=True)
+    if repository.problems:
+        return int(Exit.SCHEMA)
+    return int(Exit.INTEGRITY if faults else Exit.SATISFIED)
+
+
+@command.command("amend")
+@click.argument("criterion")
+@click.option("--base", metavar="REF", required=True, help="The git ref that holds the criterion as it was.")
+@click.option("--reason", required=True, help="Why it gives way.")
+@click.option("--author", required=True)
+@click.option("--approver", required=True)
+@root_option
+def amend(criterion: str, base: str, reason: str, author: str, approver: str, root: Path | None) -> int:
+    """Write the amendment of an edited criterion, with every result that had been seen under its old form.
+
+    Edit the criterion in the spec first, and raise the version; then:
+
+    \b
+    sovereign spec amend MODEL-2-003 --base origin/main --reason "..." --author a --approver b
+    """
+    from sovereign.amending import amendment
+    from sovereign.history import tree_at
+    from sovereign.repository import open_repository
+
+    repository = open_root(root)
+    with tree_at(repository.root, base) as tree:
+        before = open_repository(tree)
+    try:
+        path, written = amendment(
+            repository, before, criterion, reason=reason, author=author, approver=approver, now=datetime.now(UTC)
+        )
+    except LookupError as error:
+        raise click.UsageError(str(error.args[0])) from None
+    click.echo(f"{path.relative_to(repository.root)}: {written.change}, after {len(written.results_seen)} results")
+    return 0

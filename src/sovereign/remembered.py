@@ -1,0 +1,166 @@
+"""Verified runs, remembered: what verification found of a folder's bytes is found once on a machine.
+
+An entry is keyed by every byte of the folder, its name, and the source of everything that verifies. So a
+changed file, or a changed check, is a new key; and since an entry that is missing or damaged is only worked
+out again, deleting or corrupting this memory never changes a status.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sovereign import __version__
+from sovereign.evidence.intent import Intent
+from sovereign.evidence.statement import Measurement, Statement
+from sovereign.gate.admission import Finding, VerifiedRun
+from sovereign.subjects import PACKAGE
+from sovereign.verification import verify
+
+LAW = ("canonical", "closing", "contract", "evidence", "gate", "metrics", "spec", "subjects", "verification", "schemas")
+
+
+def place() -> Path:
+    """Return the file that remembers: $SOVEREIGN_CACHE, or one under the user's cache folder."""
+    chosen = os.environ.get("SOVEREIGN_CACHE")
+    if chosen:
+        return Path(chosen)
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "sovereign" / "verified.sqlite"
+
+
+class Memory:
+    """The runs verified on this machine; one that cannot be opened or written remembers nothing, silently."""
+
+    def __init__(self, database: sqlite3.Connection | None):
+        self._database = database
+
+    def verified(self, path: Path, name: str) -> VerifiedRun:
+        """Return what `verify` returns for the folder at `path`, from memory where its bytes are known."""
+        key, documents = _key(path, name)
+        run = self._recalled(key, documents)
+        if run is None:
+            run = verify(path, name)
+            self._remember(key, run)
+        return run
+
+    def _recalled(self, key: bytes, documents: dict[str, bytes]) -> VerifiedRun | None:
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute("SELECT entry, seal FROM verified WHERE key = ?", (key,)).fetchone()
+            if row is None or hashlib.sha256(row[0]).digest() != row[1]:
+                return None
+            return _run(json.loads(row[0]), documents)
+        except (sqlite3.Error, ValidationError, ValueError, KeyError, TypeError):
+            return None  # damaged: it is worked out again
+
+    def _remember(self, key: bytes, run: VerifiedRun) -> None:
+        if self._database is None:
+            return
+        entry = json.dumps(_entry(run)).encode()
+        with suppress(sqlite3.Error):
+            self._database.execute(
+                "INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (key, entry, hashlib.sha256(entry).digest())
+            )
+
+
+@contextmanager
+def memory() -> Iterator[Memory]:
+    """Yield this machine's memory; what was newly verified is kept when the block ends well."""
+    try:
+        file = place()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(file, timeout=1.0)
+    except (OSError, sqlite3.Error):
+        yield Memory(None)
+        return
+    with closing(database):
+        try:
+            database.execute("CREATE TABLE IF NOT EXISTS verified (key BLOB PRIMARY KEY, entry BLOB, seal BLOB)")
+        except sqlite3.Error:
+            yield Memory(None)
+            return
+        yield Memory(database)
+        with suppress(sqlite3.Error):
+            database.commit()
+
+
+@cache
+def _checks() -> bytes:
+    """Return a digest of everything that verifies: its source, and the version of Python that runs it."""
+    found = hashlib.sha256(f"{__version__} {sys.version}".encode())
+    for room in LAW:
+        files = [PACKAGE / f"{room}.py", *(PACKAGE / room).glob("*")]
+        for file in sorted(path for path in files if path.is_file()):
+            found.update(f"{file.name}\0".encode() + file.read_bytes())
+    return found.digest()
+
+
+def _key(path: Path, name: str) -> tuple[bytes, dict[str, bytes]]:
+    """Return the key of a folder as it stands, and the bytes of its two documents."""
+    found = hashlib.sha256(_checks() + name.encode())
+    documents: dict[str, bytes] = {}
+    for folder, prefix in ((path, ""), (path / "rows", "rows/")):
+        with os.scandir(folder) if folder.is_dir() else _nothing() as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file"
+                found.update(f"\0{kind} {prefix}{entry.name}\0".encode(errors="surrogateescape"))
+                if kind == "file":
+                    data = Path(entry.path).read_bytes()
+                    found.update(hashlib.sha256(data).digest())
+                    if not prefix and entry.name in ("intent.json", "evidence.json"):
+                        documents[entry.name] = data
+                elif kind == "folder" and (prefix or entry.name != "rows"):
+                    # no run has other folders; whatever lies in them makes every look a first one
+                    found.update(os.urandom(16))
+    return found.digest(), documents
+
+
+@contextmanager
+def _nothing() -> Iterator[tuple[()]]:
+    yield ()
+
+
+def _entry(run: VerifiedRun) -> dict[str, Any]:
+    return {
+        "contract": run.contract,
+        "run": run.run,
+        "intent": run.intent is not None,
+        "statement": run.statement is not None,
+        "digest": run.digest,
+        "measurements": [one.plain() for one in run.measurements],
+        "unmeasured": dict(run.unmeasured),
+        "moved": sorted(run.moved),
+        "assurance": run.assurance,
+        "losses": run.losses,
+        "findings": [[one.kind, one.path, one.message] for one in run.findings],
+    }
+
+
+def _run(entry: dict[str, Any], documents: dict[str, bytes]) -> VerifiedRun:
+    """Return the run that an entry and the very bytes it was made from describe."""
+    return VerifiedRun(
+        contract=entry["contract"],
+        run=entry["run"],
+        # these bytes were read strictly when the entry was made; pydantic alone is enough now, and much faster
+        intent=Intent.model_validate_json(documents["intent.json"]) if entry["intent"] else None,
+        statement=Statement.model_validate_json(documents["evidence.json"]) if entry["statement"] else None,
+        digest=entry["digest"],
+        measurements=tuple(Measurement.model_validate_json(json.dumps(one)) for one in entry["measurements"]),
+        unmeasured=entry["unmeasured"],
+        moved=frozenset(entry["moved"]),
+        assurance=entry["assurance"],
+        losses=entry["losses"],
+        findings=tuple(Finding(*one) for one in entry["findings"]),
+    )

@@ -1,0 +1,44 @@
+"""The renderings by name, and the one function that makes bytes of an evaluation in any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sovereign.report.badge import badge
+from sovereign.report.github import github
+from sovereign.report.html import html
+from sovereign.report.judged import Judged
+from sovereign.report.junit import junit
+from sovereign.report.markdown import markdown
+from sovereign.report.sarif import sarif
+from sovereign.report.terminal import plain
+
+WITH_RUNS = frozenset({"markdown", "html"})  # renderings that draw curves, and need the rows of runs
+
+
+def document(judged: Judged) -> dict[str, Any]:
+    """Return the evaluations as plain JSON values, as `sovereign gates --json` prints them."""
+    return {"profile": judged.profile, "evaluations": [one.plain() for one in judged.evaluations]}
+
+
+def _json(judged: Judged) -> str:
+    return json.dumps(document(judged), indent=2, ensure_ascii=False) + "\n"
+
+
+RENDERINGS: dict[str, Callable[[Judged], str]] = {
+    "text": plain,
+    "json": _json,
+    "junit": junit,
+    "sarif": sarif,
+    "github": github,
+    "markdown": markdown,
+    "badge": badge,
+    "html": html,
+}
+
+
+def render(name: str, judged: Judged) -> bytes:
+    """Return one rendering as UTF-8; a name on disk that is no UTF-8 is shown with question marks."""
+    return RENDERINGS[name](judged).encode("utf-8", "replace")

@@ -1,0 +1,104 @@
+"""What a report shows of a run beyond its outcome: curves, samples, cost. Computed from rows, like every number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sovereign.evidence.folder import Observed, RunFolder, read_folder
+from sovereign.evidence.rows import CostRow, EvaluationRow, FloorRow, NoticeRow, ReportedRow, SampleRow, StepRow
+
+Curve = tuple[tuple[int, float], ...]  # step, nats per target token
+
+
+@dataclass(frozen=True)
+class SamplePair:
+    """What the model wrote after a held-out prompt, beside what a bigram sampler wrote."""
+
+    prompt: str
+    model: str
+    bigram: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run as a report draws it; whatever its rows do not hold is empty."""
+
+    run: str
+    title: str = ""
+    planned_steps: int = 0
+    parameters: int | None = None
+    environment: str = ""
+    training: Curve = ()
+    validation: Curve = ()
+    reported: bool = False  # the curves are another trainer's word, and nothing was recomputed
+    floors: tuple[tuple[str, float], ...] = ()  # name, nats per token: what knowing nothing, or counting, would score
+    samples: tuple[SamplePair, ...] = ()
+    costs: tuple[CostRow, ...] = ()
+    notices: tuple[NoticeRow, ...] = ()
+
+
+def run_views(evidence: Path, runs: Iterable[str], most: int) -> tuple[RunView, ...]:
+    """Return the views of the newest runs among those named `contract/run`, newest first."""
+    newest = sorted(runs, key=lambda name: name.partition("/")[2], reverse=True)[:most]
+    return tuple(run_view(read_folder(evidence / name, f"evidence/{name}")) for name in newest)
+
+
+def run_view(folder: RunFolder) -> RunView:
+    """Return what there is to draw of a run; a folder whose intent cannot be read has nothing."""
+    name = f"{folder.contract}/{folder.run}"
+    if folder.intent is None:
+        return RunView(name)
+    observed = Observed(folder.intent, folder.rows)
+    planned = folder.intent.planned
+    told = observed.of(ReportedRow)
+    known = () if planned.vocabulary is None else (("ln V", math.log(planned.vocabulary)),)
+    return RunView(
+        run=name,
+        title=folder.intent.promise.title,
+        planned_steps=planned.steps,
+        parameters=planned.parameters,
+        environment=folder.intent.environment.class_,
+        training=tuple(sorted((row.step, row.loss) for row in observed.of(StepRow)))
+        or tuple((row.step, row.train_loss) for row in told if row.train_loss is not None),
+        validation=_validation(observed.of(EvaluationRow))
+        or tuple((row.step, row.val_loss) for row in told if row.val_loss is not None),
+        reported=bool(told),
+        floors=(*known, *_floors(observed.of(FloorRow))),
+        samples=_samples(observed.of(SampleRow)),
+        costs=observed.of(CostRow),
+        notices=observed.of(NoticeRow),
+    )
+
+
+def _validation(rows: Sequence[EvaluationRow]) -> Curve:
+    sums: dict[int, tuple[float, int]] = {}
+    for row in rows:
+        if row.split == "validation":
+            nll, tokens = sums.get(row.step, (0.0, 0))
+            sums[row.step] = (nll + row.nll, tokens + row.tokens)
+    return tuple((step, nll / tokens) for step, (nll, tokens) in sorted(sums.items()))
+
+
+def _floors(rows: Sequence[FloorRow]) -> tuple[tuple[str, float], ...]:
+    tokens = sum(row.tokens for row in rows)
+    if not tokens:
+        return ()
+    return (
+        ("unigram", sum(row.unigram_nll for row in rows) / tokens),
+        ("bigram", sum(row.bigram_nll for row in rows) / tokens),
+    )
+
+
+def _samples(rows: Sequence[SampleRow]) -> tuple[SamplePair, ...]:
+    """Return the prompts that both samplers continued, with the continuations of the last step."""
+    last: dict[tuple[int, str], SampleRow] = {}
+    for row in sorted(rows, key=lambda row: row.step):
+        last[row.prompt_id, row.sampler] = row
+    prompts = sorted({prompt for prompt, sampler in last if sampler == "model" and (prompt, "bigram") in last})
+    return tuple(
+        SamplePair(last[prompt, "model"].prompt, last[prompt, "model"].text, last[prompt, "bigram"].text)
+        for prompt in prompts
+    )
