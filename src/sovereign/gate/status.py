@@ -287,14 +287,13 @@ def _note(run: VerifiedRun, now: datetime) -> RunNote:
     if run.findings or run.intent is None:
         return RunNote(run=run.name, state="invalid", reason=str(run.findings[0]) if run.findings else "no intent")
     if run.statement is None:
-        state = "unconcluded" if run.unconcluded(now) else "open"
         return RunNote(
             run=run.name,
-            state=state,
+            state="unconcluded" if run.unconcluded(now) else "open",
             origin=run.intent.origin,
             seed=run.intent.seed,
             exploratory=run.intent.exploratory_because,
-        )  # type: ignore[arg-type]
+        )
     return RunNote(
         run=run.name, state=run.statement.outcome, origin=run.intent.origin, seed=run.intent.seed, steps=run.statement.steps,
         exploratory=run.intent.exploratory_because, reason=run.statement.reason,
