@@ -14,19 +14,24 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from dataclasses import astuple
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from sovereign import __version__
-from sovereign.evidence.intent import Intent
-from sovereign.evidence.statement import Measurement, Statement
-from sovereign.gate.admission import Finding, VerifiedRun
+from sovereign.canonical import Record
+from sovereign.contract.contract import Contract
+from sovereign.evidence.intent import Environment, Intent, Planned, Subjects, Worktree
+from sovereign.evidence.statement import Measurement
+from sovereign.gate.admission import Closing, Finding, VerifiedRun
+from sovereign.spec.criterion import Criterion
 from sovereign.subjects import PACKAGE
 from sovereign.verification import verify
 
+RecordType = TypeVar("RecordType", bound=Record)
 LAW = ("canonical", "closing", "contract", "evidence", "gate", "metrics", "spec", "subjects", "verification", "schemas")
 
 
@@ -137,7 +142,7 @@ def _entry(run: VerifiedRun) -> dict[str, Any]:
         "contract": run.contract,
         "run": run.run,
         "intent": run.intent is not None,
-        "statement": run.statement is not None,
+        "statement": astuple(run.statement) if run.statement else None,
         "digest": run.digest,
         "measurements": [one.plain() for one in run.measurements],
         "unmeasured": dict(run.unmeasured),
@@ -153,14 +158,37 @@ def _run(entry: dict[str, Any], documents: dict[str, bytes]) -> VerifiedRun:
     return VerifiedRun(
         contract=entry["contract"],
         run=entry["run"],
-        # these bytes were read strictly when the entry was made; pydantic alone is enough now, and much faster
-        intent=Intent.model_validate_json(documents["intent.json"]) if entry["intent"] else None,
-        statement=Statement.model_validate_json(documents["evidence.json"]) if entry["statement"] else None,
+        intent=_intent(documents["intent.json"]) if entry["intent"] else None,
+        statement=Closing(*entry["statement"]) if entry["statement"] else None,
         digest=entry["digest"],
-        measurements=tuple(Measurement.model_validate_json(json.dumps(one)) for one in entry["measurements"]),
+        measurements=tuple(Measurement.model_construct(**one) for one in entry["measurements"]),
         unmeasured=entry["unmeasured"],
         moved=frozenset(entry["moved"]),
         assurance=entry["assurance"],
         losses=entry["losses"],
         findings=tuple(Finding(*one) for one in entry["findings"]),
     )
+
+
+def _intent(data: bytes) -> Intent:
+    """Return the intent in bytes that were read strictly when their entry was made.
+
+    Thousands of runs of one contract share its promise and criteria: these are parsed once, and stand in
+    memory once.
+    """
+    value = json.loads(data)
+    shared = {
+        "promise": _shared(Contract, json.dumps(value["promise"])),
+        "criteria": {id_: _shared(Criterion, json.dumps(one)) for id_, one in value["criteria"].items()},
+        "subjects": _shared(Subjects, json.dumps(value["subjects"])),
+        "environment": _shared(Environment, json.dumps(value["environment"])),
+        "worktree": _shared(Worktree, json.dumps(value["worktree"])),
+        "planned": _shared(Planned, json.dumps(value["planned"])),
+    }
+    lists = {name: tuple(value[name]) for name in ("overrides", "answers", "scripts") if name in value}
+    return Intent.model_construct(**{**value, **shared, **lists, "schema_": value["schema"]})
+
+
+@lru_cache(maxsize=4096)
+def _shared(kind: type[RecordType], text: str) -> RecordType:
+    return kind.model_validate_json(text)

@@ -20,7 +20,7 @@ from sovereign.evidence.folder import Observed, RunFolder, known_files, read_fol
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, StepRow
 from sovereign.evidence.statement import Measurement, Statement
-from sovereign.gate.admission import Finding, VerifiedRun
+from sovereign.gate.admission import Closing, Finding, VerifiedRun
 from sovereign.subjects import evaluator_digest
 
 SCHEMAS = Path(__file__).parent / "schemas"  # generated from the pydantic models; a test holds them equal
@@ -56,7 +56,7 @@ def verify(path: Path, name: str) -> VerifiedRun:
         contract=folder.contract,
         run=folder.run,
         intent=folder.intent,
-        statement=folder.statement,
+        statement=Closing.of(folder.statement) if folder.statement else None,
         digest=folder.statement_digest or "",
         measurements=measured,
         unmeasured=missing,

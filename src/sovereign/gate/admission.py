@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.statement import Measurement, Statement
+from sovereign.evidence.statement import Measurement, Outcome, Statement
 from sovereign.spec.criterion import Assurance, Criterion
 
 
@@ -28,6 +28,20 @@ class Finding:
         return f"{self.path}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What a gate needs of a closing statement; its measurements were computed again, and its files hashed."""
+
+    outcome: Outcome
+    reason: str
+    finished: str
+    steps: int
+
+    @classmethod
+    def of(cls, statement: Statement) -> Closing:
+        return cls(statement.outcome, statement.reason, statement.finished, statement.steps)
+
+
 @dataclass(frozen=True)
 class VerifiedRun:
     """A run as verification passed it on: its documents, what its rows really measure, and what is not so."""
@@ -35,7 +49,7 @@ class VerifiedRun:
     contract: str
     run: str
     intent: Intent | None = None
-    statement: Statement | None = None
+    statement: Closing | None = None
     digest: str = ""
     measurements: tuple[Measurement, ...] = ()
     unmeasured: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +113,7 @@ def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetim
     return tuple(reasons)
 
 
-def _age(statement: Statement, now: datetime) -> timedelta:
+def _age(statement: Closing, now: datetime) -> timedelta:
     return now - instant(statement.finished)
 
 
