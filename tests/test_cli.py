@@ -168,3 +168,19 @@ def test_open_runs_are_named_with_the_way_on(tmp_path: Path) -> None:
     found = sovereign(tmp_path, "gates")
 
     assert "sovereign run --resume toy/20260101T000000Z-aaaaaa" in found.stdout
+
+
+def test_what_if_is_always_exploratory(tmp_path: Path) -> None:
+    """A supposed value is judged and labelled; no status, count or exit code changes by it."""
+    write_run(repository(tmp_path), said=rows(loss=3.5))
+    plain = sovereign(tmp_path, "gates")
+    supposed = sovereign(tmp_path, "gates", "--what-if", "validation/loss=1.0")
+    wrong = {
+        text: sovereign(tmp_path, "gates", "--what-if", text).returncode
+        for text in ("nothing=1", "validation/loss", "validation/loss=nan")
+    }
+
+    assert (plain.returncode, supposed.returncode) == (1, 1)
+    assert supposed.stdout.startswith(plain.stdout)
+    assert "exploratory — not recorded: with 1.0, TOY-001 (validation/loss <= 3.0) would hold" in supposed.stdout
+    assert set(wrong.values()) == {2}

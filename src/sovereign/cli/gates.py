@@ -22,11 +22,24 @@ from sovereign.cli.report import Target, report_option, write_reports
 @profile_option
 @base_option
 @click.option("--allow-empty", is_flag=True, help="Do not exit 5 when no predicate was evaluated; said on stderr.")
+@click.option(
+    "--what-if",
+    "supposed",
+    multiple=True,
+    metavar="METRIC=VALUE",
+    help="Say how criteria would read a value that nobody measured: exploratory, and no status or exit code changes.",
+)
 @json_option
 @report_option
 @root_option
 def command(
-    profile: str, base: str | None, allow_empty: bool, as_json: bool, reports: tuple[Target, ...], root: Path | None
+    profile: str,
+    base: str | None,
+    allow_empty: bool,
+    supposed: tuple[str, ...],
+    as_json: bool,
+    reports: tuple[Target, ...],
+    root: Path | None,
 ) -> int:
     """Derive the status of every criterion from spec, contracts and evidence.
 
@@ -34,18 +47,33 @@ def command(
     sovereign gates                      what holds, what does not, and why
     sovereign gates --profile release    exit 6 unless everything is discharged or waived
     sovereign gates --base origin/main   only what is newly red fails; history must be intact
+    sovereign gates --what-if validation/gap=0.2
     sovereign gates --report junit=gates.xml --report html=gates.html
     sovereign gates --json | jq '.evaluations[].criteria[] | {id, status}'
     """
+    from sovereign.gate.whatif import parsed, suppose
+
+    try:
+        given = dict(map(parsed, supposed))
+    except ValueError as error:
+        raise click.UsageError(f"--what-if {error}") from None
     repository = open_root(root)
+    known = {metric for located in repository.specs for metric in located.spec.metrics}
+    unknown = sorted(given.keys() - known)
+    if unknown and known:
+        raise click.UsageError(f"--what-if {unknown[0]}: no such metric; there is {', '.join(sorted(known))}")
     found = evaluated(repository, base)
     evaluations = found.head
+    told = [one for located in repository.specs for one in suppose(located.spec.criteria, given)]
     if as_json:
-        print_json({"profile": profile, "evaluations": [one.plain() for one in evaluations]})
+        what_if = {"what_if": [one.plain() for one in told]} if told else {}
+        print_json({"profile": profile, "evaluations": [one.plain() for one in evaluations], **what_if})
     elif evaluations:
         from sovereign.report.terminal import gates, show
 
         show(gates(evaluations))
+        for one in told:
+            click.echo(str(one))
     else:
         click.echo(f"no readable spec under {repository.root / 'spec'}: nothing to evaluate", err=True)
     if allow_empty and not any(one.evaluated for spec in evaluations for one in spec.active):
