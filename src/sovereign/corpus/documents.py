@@ -91,7 +91,7 @@ def _json_lines(path: Path, source: JsonLines) -> Iterator[Found]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            value = parse_json(line, source.path, number).value
+            value = parse_json(line.rstrip(b"\r\n"), source.path, number).value
             text = value.get(source.field) if isinstance(value, dict) else None
             if not isinstance(text, str):
                 known = ", ".join(sorted(value)) if isinstance(value, dict) else "no fields"
