@@ -28,6 +28,9 @@ Place = tuple[int, int]  # line and column, both counted from 1
 RecordType = TypeVar("RecordType", bound="Record")
 
 
+LARGEST_INTEGER = 2**53 - 1  # RFC 8785 has no canonical form beyond
+
+
 class Record(BaseModel):
     """What crosses a file: frozen, strict, finite, and closed to unknown keys."""
 
@@ -112,10 +115,17 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _exact_integer(text: str) -> int:
+    if abs(value := int(text)) > LARGEST_INTEGER:
+        raise ValueError(f"{value} is beyond 2^53 - 1, where JSON readers no longer agree on integers")
+    return value
+
+
 def _json_value(text: str) -> Any:
     return json.loads(
-        text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float
-    )
+        text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float,
+        parse_int=_exact_integer,
+    )  # fmt: skip
 
 
 def parse_json(data: bytes, path: str, line: int = 1) -> Document:
@@ -230,6 +240,8 @@ def _yaml_document(text: str, path: str) -> tuple[Any, dict[Keys, Place]]:
             return fault(node, keys, f"{node.value!r} is not a {kind}: {error}")
         if isinstance(value, float) and not math.isfinite(value):
             return fault(node, keys, f"{node.value} is not a finite number")
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            return fault(node, keys, f"{node.value} is beyond 2^53 - 1, where JSON readers no longer agree on integers")
         return value
 
     seen: set[int] = set()
