@@ -19,12 +19,13 @@ from sovereign.gate.evaluation import WORST_FIRST, CriterionStatus
 from sovereign.gate.profile import Exit, exit_code
 from sovereign.gate.status import judge
 from sovereign.spec.amendment import Amendment, Waiver
-from sovereign.spec.criterion import Criterion, Obligations, Spec
+from sovereign.spec.criterion import Criterion, Obligations, Spec, Withdrawal
 
 CRITERION = validate(Spec, parse_yaml(SPEC.encode(), "spec")).by_id["TOY-001"]
 INTENT = intent()
 SUBJECT = {"code": INTENT.subjects.code, "model": INTENT.subjects.model}
 CURRENT = Current(code=SUBJECT["code"], model=SUBJECT["model"], evaluator=INTENT.subjects.evaluator)
+LATER = "2026-01-01T01:30:00Z"
 RANK = {status: index for index, status in enumerate(WORST_FIRST)}
 
 
@@ -35,7 +36,7 @@ def spec_of(criterion: Criterion) -> Spec:
 
 def ran(
     name: str, loss: float | None = 2.5, *, n: int = 20, seed: int = 1, criterion: Criterion = CRITERION, code: str = "",
-    outcome: str | None = "completed", answers: Sequence[str] = (), findings: Sequence[Finding] = (), **changes: Any,
+    outcome: str | None = "completed", steps: int = 10, answers: Sequence[str] = (), findings: Sequence[Finding] = (), **changes: Any,
 ) -> VerifiedRun:  # fmt: skip
     """Return a verified run of the toy contract whose validation loss is `loss` ± 0.1, or absent."""
     subjects = INTENT.subjects.model_copy(update={"code": code or SUBJECT["code"]})
@@ -50,7 +51,7 @@ def ran(
     if outcome is not None:
         statement = Statement(
             contract="toy", run=promised.run, intent=digest(name), outcome=outcome, reason="" if outcome == "completed" else "why",  # type: ignore[arg-type]
-            finished=FINISHED.strftime("%Y-%m-%dT%H:%M:%SZ"), steps=10, rows=(), measurements=measured, seal=digest(name),
+            finished=FINISHED.strftime("%Y-%m-%dT%H:%M:%SZ"), steps=steps, rows=(), measurements=measured, seal=digest(name),
         )  # fmt: skip
     return VerifiedRun("toy", promised.run, promised, statement, digest(name), measured, findings=tuple(findings))
 
@@ -79,7 +80,9 @@ def codes(one: CriterionStatus) -> set[str]:
         ([ran("fewbad", 3.5, n=2)], "FALSIFIED", "FAILS"),  # too few never excuses a failure
         ([ran("silent", None)], "OPEN", "NO_MEASUREMENT"),
         ([ran("diverged", None, outcome="diverged")], "FALSIFIED", "DIVERGED"),
-        ([ran("given-up", 3.5, outcome="abandoned")], "OPEN", "NO_EVIDENCE"),
+        ([ran("given-up", 3.5, outcome="abandoned", steps=4)], "OPEN", "NO_EVIDENCE"),
+        ([ran("given-up", 3.5, outcome="abandoned")], "FALSIFIED", "FAILS"),  # its training was done: no power cut
+        ([ran("given-up", 2.5, outcome="abandoned")], "OPEN", "NO_EVIDENCE"),  # and giving up never passes
         ([ran("set", overrides=("training.steps=1",))], "OPEN", "NO_EVIDENCE"),
         ([ran("setbad", 3.5, overrides=("training.steps=1",))], "OPEN", "NO_EVIDENCE"),
         ([ran("moved", code=digest("old"))], "STALE", "CODE"),
@@ -101,12 +104,14 @@ def test_each_state_has_its_cause(runs: list[VerifiedRun], status: str, code: st
 def test_a_new_subject_answers_a_falsification_and_a_revert_brings_it_back() -> None:
     """FALSIFIED ends only when a later pass on another subject names it; going back to the old subject undoes that."""
     failed = ran("fail", 3.5, code=digest("old"))
-    answer = ran("pass", answers=[failed.digest])
+    answer = ran("pass", answers=[failed.digest], written=LATER)
+    earlier = ran("pass", answers=[failed.digest])
     unnamed = ran("pass")
-    same_subject = ran("again", answers=[digest("fail")])
+    same_subject = ran("again", answers=[digest("fail")], written=LATER)
 
     assert stands([failed, answer]).status == "DISCHARGED"
     assert stands([failed, unnamed]).status == "FALSIFIED"
+    assert stands([failed, earlier]).status == "FALSIFIED"  # an answer comes after what it answers
     assert stands([ran("fail", 3.5), same_subject]).status == "FALSIFIED"
     assert stands([failed, answer], current=replace(CURRENT, code=digest("old"))).status == "FALSIFIED"
 
@@ -202,6 +207,27 @@ def test_a_waiver_covers_one_state_for_a_while() -> None:
     assert stands(red, waivers=[waiver("FALSIFIED", digest=digest("else"))]).shown == "FALSIFIED"
     past = waiver("FALSIFIED", granted=date(2025, 1, 1), expires=date(2025, 2, 1))
     assert stands(red, waivers=[past]).shown == "FALSIFIED"
+    coming = waiver("FALSIFIED", granted=date(2999, 1, 1), expires=date(2999, 2, 1))
+    assert stands(red, waivers=[coming]).shown == "FALSIFIED"
+
+
+def test_an_expired_waiver_matters_while_what_it_covered_stands() -> None:
+    """`main` asks that no waiver ran out over something that is still so; what was mended since is forgiven."""
+    past = waiver("FALSIFIED", granted=date(2025, 1, 1), expires=date(2025, 2, 1))
+    red, green = (
+        judge(spec_of(CRITERION), [run], {"toy": CURRENT}, NOW, waivers=[past])
+        for run in (ran("fail", 3.5), ran("pass"))
+    )
+
+    assert (red.expired_waivers, green.expired_waivers) == (("w",), ())
+    assert exit_code([green], "main") == Exit.SATISFIED
+
+
+@pytest.mark.parametrize("approver", ["A", " a", "a ", "a\u200b", "\uff41"])
+def test_one_person_is_not_two(approver: str) -> None:
+    """Case, spaces and characters that nobody sees do not make another approver."""
+    with pytest.raises(ValueError, match="someone else must approve"):
+        waiver("FALSIFIED", approver=approver)
 
 
 def test_an_unproven_evaluator_decides_nothing() -> None:
@@ -209,6 +235,75 @@ def test_an_unproven_evaluator_decides_nothing() -> None:
     found = stands([ran("pass")], unproven={"TOY-001": "its bad control passes"})
 
     assert ("OPEN", True) == (found.status, "UNPROVEN" in codes(found))
+
+
+@pytest.mark.parametrize(
+    "obligations",
+    [
+        Obligations(seeds=(2,), least_n=10),
+        Obligations(environments=("cuda",), least_n=10),
+        Obligations(slices=("hard",), least_n=10),
+    ],
+)
+def test_a_failure_does_not_vanish_when_obligations_move(obligations: Obligations) -> None:
+    """Asking for other seeds, environments or slices leaves what failed FALSIFIED, until an amendment owns up to it."""
+    moved = CRITERION.model_copy(update={"obligations": obligations})
+    failed = ran("fail", 3.5)
+
+    assert stands([failed], moved).status == "FALSIFIED"
+    assert stands([failed], moved, amendments=[amended(CRITERION, moved, [failed.digest])]).status == "OPEN"
+
+
+def test_a_red_criterion_is_not_silenced_by_making_it_a_draft() -> None:
+    """The return to draft takes an amendment; without one the criterion still gates."""
+    draft = CRITERION.model_copy(update={"stage": "draft"})
+    failed = ran("fail", 3.5)
+    quiet = judge(spec_of(draft), [failed], {"toy": CURRENT}, NOW)
+    honest = judge(
+        spec_of(draft), [failed], {"toy": CURRENT}, NOW, amendments=[amended(CRITERION, draft, [failed.digest])]
+    )
+
+    assert (quiet.criteria[0].stage, exit_code([quiet])) == ("active", Exit.FALSIFIED)
+    assert honest.criteria[0].stage == "draft"
+
+
+def test_an_answer_must_differ_from_every_falsifier() -> None:
+    """Two subjects failed; a pass on one of them answers neither, though it names both."""
+    one, other = ran("one", 3.5, code=digest("one")), ran("other", 3.5, code=digest("other"))
+    names = [one.digest, other.digest]
+    repeated = ran("pass", code=digest("other"), answers=names, written=LATER)
+
+    assert stands([one, other, repeated]).status == "FALSIFIED"
+    assert stands([one, other, ran("pass", answers=names, written=LATER)]).status == "DISCHARGED"
+
+
+@pytest.mark.parametrize(("then", "now"), [(digest("a"), digest("b")), (digest("a"), None), (None, digest("a"))])
+def test_data_that_moved_is_stale(then: str | None, now: str | None) -> None:
+    """Data inside the repository that changed, went, or came: what was shown is STALE(DATA)."""
+    subjects = INTENT.subjects.model_copy(update={"source": then})
+    found = stands([ran("pass", subjects=subjects)], current=replace(CURRENT, source=now))
+
+    assert (found.status, "DATA" in codes(found)) == ("STALE", True)
+
+
+def test_a_withdrawal_must_name_what_was_seen() -> None:
+    """A tombstone stands only on an amendment that withdraws the form runs were held to, and lists their results."""
+    failed = ran("fail", 3.5)
+    values = {
+        "schema": "sovereign/amendment/v1", "id": "w", "criterion": "TOY-001", "change": "withdraw", "from_sentence": "s",
+        "reason": "r", "author": "a", "approver": "b", "written": date(2026, 1, 1),
+    }  # fmt: skip
+    spec = spec_of(CRITERION).model_copy(
+        update={"criteria": (), "withdrawn": (Withdrawal(id="TOY-001", category="TOY", amendment="w"),)}
+    )
+
+    def status(form: str, seen: tuple[str, ...]) -> str:
+        amendment = Amendment(**{**values, "from": form, "results_seen": seen})
+        return judge(spec, [failed], {"toy": CURRENT}, NOW, amendments=[amendment]).criteria[0].status
+
+    assert status(CRITERION.digest, (failed.digest,)) == "WITHDRAWN"
+    assert status(CRITERION.digest, ()) == "INVALID"
+    assert status(digest("another"), (failed.digest,)) == "INVALID"
 
 
 # ── properties ───────────────────────────────────────────────────────────────────────────────────
@@ -233,7 +328,7 @@ def histories(draw: st.DrawFn) -> list[VerifiedRun]:
                 outcome=draw(st.sampled_from(["completed", "completed", "completed", "diverged", "abandoned", None])),
                 answers=draw(st.lists(st.sampled_from(earlier), unique=True)) if earlier else [],
                 overrides=draw(st.sampled_from([(), (), ("seed=1",)])),
-                written=draw(st.sampled_from(["2026-01-01T00:00:00Z", "2025-12-01T00:00:00Z"])),
+                written=draw(st.sampled_from(["2026-01-01T00:00:00Z", "2025-12-01T00:00:00Z", LATER])),
                 findings=draw(st.sampled_from([[], [], [], [Finding("integrity", "f", "edited")]])),
             )
         )

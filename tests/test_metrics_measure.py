@@ -114,6 +114,7 @@ def test_uncounted_tokens_are_missing() -> None:
     """What was planned and not counted in a loss is missing, however the run names its steps."""
     assert value("training/tokens_missing", rows()) == 0
     assert value("training/tokens_missing", rows(tokens=31)) == 10
+    assert value("training/tokens_missing", rows(tokens=33)) == 10  # tokens that no plan knows of are as wrong
 
 
 def test_a_replay_that_differs_is_a_mismatch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -79,5 +80,30 @@ def test_an_unwritable_memory_is_done_without(root: Path, monkeypatch: pytest.Mo
     """No cache folder, no memory, no error."""
     before = found(root)
     monkeypatch.setenv("SOVEREIGN_CACHE", "/proc/nowhere/memory.sqlite")
+
+    assert before == found(root)
+
+
+def test_another_law_remembers_nothing_of_the_old(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When anything that verifies has changed, what the old law found is not used."""
+    verified_runs(root)
+    monkeypatch.setattr(remembered, "_checks", lambda: b"another law")
+    seen: list[str] = []
+    again = remembered.verify
+    monkeypatch.setattr(remembered, "verify", lambda path, name: (seen.append(name), again(path, name))[1])
+    verified_runs(root)
+
+    assert len(seen) == 1
+
+
+def test_a_seal_that_does_not_fit_is_not_believed(root: Path, tmp_path: Path) -> None:
+    """An entry edited into another verdict, its seal left as it was, is worked out again."""
+    before = found(root)
+    with sqlite3.connect(tmp_path / "memory.sqlite") as database:
+        entry = database.execute("SELECT entry FROM verified").fetchone()[0]
+        value = json.loads(entry)
+        for one in value["measurements"]:
+            one.update(value=1.0, low=1.0, high=1.0)
+        database.execute("UPDATE verified SET entry = ?", (json.dumps(value).encode(),))
 
     assert before == found(root)

@@ -245,3 +245,32 @@ def test_waivers_are_written_for_a_while_by_two_people(root: Path) -> None:
     assert "WAIVED(FALSIFIED)" in released.stdout
     assert released.returncode == 0
     assert sovereign(root, *one, "--approver", "bob").returncode == 2  # append-only
+
+
+def test_attributes_hide_nothing_from_the_base(root: Path) -> None:
+    """`export-ignore` and line-end attributes change what archives hold, not what stood at the base."""
+    (root / ".gitattributes").write_text("evidence export-ignore\n*.jsonl text eol=crlf\n")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "attributes")
+    untouched = sovereign(root, "verify", "--base", "HEAD").returncode
+    (folder,) = (root / "evidence/toy").iterdir()
+    shutil.rmtree(folder)
+
+    assert (untouched, sovereign(root, "verify", "--base", "HEAD").returncode) == (0, 4)
+
+
+def test_an_empty_base_compares_nothing_and_says_so(root: Path) -> None:
+    """An unset variable in CI is an unresolvable base, exit 4, and never a check that is off."""
+    assert {sovereign(root, command, "--base", "").returncode for command in ("gates", "verify", "scoreboard")} == {4}
+
+
+def test_an_open_run_stands_before_an_amendment(root: Path) -> None:
+    """Amending while a run is open would leave its result out for ever: it is refused."""
+    write_run(root, intent("20260101T000000Z-bbbbbb"), outcome=None)
+    edit_spec(root, "bound: 3.0", "bound: 4.0", "1.0.0")
+    refused = sovereign(
+        root, "spec", "amend", "TOY-001", "--base", "main", "--reason", "r", "--author", "a", "--approver", "b"
+    )
+
+    assert refused.returncode == 2
+    assert "resume or abandon it" in refused.stderr

@@ -101,6 +101,18 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], int]] = {
     "T10 a string for a number": (lambda f: edit_json(f / "evidence.json", lambda v: v.update(steps="10")), 3),
     "T10 an unknown row key": (lambda f: (first(f / "rows/step.jsonl", lambda v: v.update(lr=1)), restate(f))[0], 3),
     "the outcome": (lambda f: edit_json(f / "evidence.json", lambda v: v.update(steps=9)), 4),
+    "an outcome relabelled, resealed": (
+        lambda f: (edit_json(f / "evidence.json", lambda v: v.update(steps=9)), restate(f))[0], 4),
+    "finished before it began": (
+        lambda f: (edit_json(f / "evidence.json", lambda v: v.update(finished="2025-01-01T00:00:00Z")), restate(f))[0], 4),
+    "finished in the future": (
+        lambda f: (edit_json(f / "evidence.json", lambda v: v.update(finished="2099-01-01T00:00:00Z")), restate(f))[0], 4),
+    "another time to live": (
+        lambda f: (edit_json(f / "intent.json", lambda v: v.update(ttl_hours=9999.0)), restate(f))[0], 4),
+    "a huge integer": (lambda f: edit_json(f / "evidence.json", lambda v: v.update(steps=10**20)), 3),
+    "a bare carriage return": (
+        lambda f: (f / "rows/step.jsonl").write_bytes(
+            (f / "rows/step.jsonl").read_bytes().replace(b"{", b"{\r", 1)) and None, 4),
     "the intent gone": (lambda f: (f / "intent.json").unlink(), 3),
     "malformed intent": (lambda f: (f / "intent.json").write_text("{") and None, 3),
 }  # fmt: skip
@@ -219,7 +231,7 @@ def test_an_uncommitted_or_overridden_run_decides_nothing(root: Path) -> None:
 
 def test_an_abandoned_run_is_kept_and_decides_nothing(root: Path) -> None:
     """A run that died is closed with its reason; the row that the crash cut off is dropped, the rest stays."""
-    folder = write_run(root, said=rows(loss=9.0), outcome=None)
+    folder = write_run(root, said=[row for row in rows(loss=9.0) if row[1]["step"] < 8], outcome=None)
     with (folder / "rows/step.jsonl").open("ab") as file:
         file.write(b'{"run": "20')
     abandon(root, folder.name, "the machine went away", FINISHED)
@@ -296,3 +308,57 @@ def test_verified_runs_do_not_depend_on_where_they_lie(root: Path, tmp_path: Pat
     assert pretty([one.plain() for one in first_run.measurements]) == pretty(
         [one.plain() for one in second_run.measurements]
     )
+
+
+def test_giving_up_a_finished_run_hides_nothing(root: Path) -> None:
+    """A failing run whose training was done stays FALSIFIED, relabelled `abandoned` and resealed or not."""
+    folder = write_run(root, said=rows(loss=9.0))
+    edit_json(folder / "evidence.json", lambda value: value.update(outcome="abandoned", reason="power cut"))
+    restate(folder)
+
+    assert statuses(root)["TOY-001"] == "FALSIFIED"
+
+
+def test_a_linked_run_is_no_run(root: Path, tmp_path: Path) -> None:
+    """A folder that leads elsewhere is not evidence of this repository."""
+    folder = write_run(root)
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere)
+
+    assert {"TOY-001": "INVALID", "TOY-002": "INVALID"} == statuses(root)
+
+
+def test_too_few_exposures_are_found(root: Path) -> None:
+    """Exposures count every window that the steps consume."""
+    listed = ("exposure", {"document": "0" * 16, "windows": 1, "consumed": 19, "most": 2})
+    folder = write_run(root, said=[*rows(), listed])
+
+    assert any("exposures add up to fewer than the 20 windows" in one for one in findings(folder))
+
+
+def test_a_completed_run_took_all_its_steps(root: Path) -> None:
+    """`completed` with fewer steps than planned is not so, though rows and statement agree (CASE-27)."""
+    folder = write_run(root, said=[row for row in rows() if row[0] != "step" or row[1]["step"] < 10])
+
+    assert any("completed with 9 of 10 planned steps" in one for one in findings(folder))
+
+
+def test_renaming_the_spec_forgets_nothing(root: Path) -> None:
+    """T11: evidence that was held to a spec which is gone under that name is an integrity finding."""
+    write_run(root)
+    (root / "spec/toy.yaml").write_text(SPEC.replace("spec: toy", "spec: other"))
+
+    assert code(root) == 4
+
+
+def test_a_name_means_one_file(root: Path) -> None:
+    """Two specs, or two contracts, of one name are a fault: the last one read would decide."""
+    write_run(root)
+    (root / "spec/zz.yaml").write_text(SPEC)
+    (root / "contracts/toy.yml").write_text((root / "contracts/toy.yaml").read_text())
+    told = [str(one) for one in open_repository(root).problems]
+
+    assert ["spec/zz.yaml:2:1: spec: toy is what spec/toy.yaml is called; a name means one file",
+            "contracts/toy.yml:2:1: contract: toy is what contracts/toy.yaml is called; a name means one file"] == told  # fmt: skip
+    assert code(root) == 3

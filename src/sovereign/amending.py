@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sovereign.canonical import pretty, write_atomic
+from sovereign.gate.admission import VerifiedRun
 from sovereign.repository import Repository, verified_runs
 from sovereign.spec.amendment import Amendment
 from sovereign.spec.criterion import Criterion
@@ -23,6 +24,11 @@ def amendment(
     old = _criterion(base, id_)
     if old is None:
         raise LookupError(f"the base holds no criterion {id_}; a new one needs no amendment")
+    open_runs = [run.name for run in verified_runs(head.root) if _open_under(run, old)]
+    if open_runs:
+        raise LookupError(
+            f"{open_runs[0]} is open under the old form: resume or abandon it, so that its result is listed"
+        )
     new = _criterion(head, id_)
     change = "withdraw" if new is None else classify(old, new)
     if change not in ("tighten", "loosen", "withdraw"):
@@ -59,6 +65,12 @@ def results_under(repository: Repository, criterion: Criterion) -> set[str]:
         and criterion.id in run.intent.criteria
         and run.intent.criteria[criterion.id].digest == criterion.digest
     }
+
+
+def _open_under(run: VerifiedRun, criterion: Criterion) -> bool:
+    """Say whether a run that was held to this form of a criterion may yet bring a result."""
+    frozen = run.intent.criteria.get(criterion.id) if run.intent else None
+    return run.statement is None and frozen is not None and frozen.digest == criterion.digest
 
 
 def _criterion(repository: Repository, id_: str) -> Criterion | None:

@@ -6,9 +6,8 @@ amendment. No evaluator can see by itself that something is gone: memory outside
 
 from __future__ import annotations
 
-import io
+import os
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,19 +35,27 @@ def tree_at(root: Path, ref: str) -> Iterator[Path]:
     """
     commit = _git(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").decode().strip()
     prefix = _git(root, "rev-parse", "--show-prefix").decode().strip()
-    names = _git(root, "ls-tree", "--name-only", f"{commit}:{prefix}").decode().split("\n")
-    there = [name for name in READ if name in names]
+    listed = _git(root, "ls-tree", "-r", "-z", "--full-tree", commit, "--", *(prefix + name for name in READ))
+    entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
+    # blobs and not `git archive`, whose export-ignore and line-end attributes would leave out or change files
+    blobs = _git(root, "cat-file", "--batch", stdin=b"".join(meta.split()[2] + b"\n" for meta, _ in entries))
     with tempfile.TemporaryDirectory(prefix="sovereign-base-") as place:
-        if there:
-            packed = _git(root, "archive", "--format=tar", f"{commit}:{prefix}", *there)
-            with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-                archive.extractall(place, filter="data")
+        at = 0
+        for _, name in entries:
+            line_end = blobs.index(b"\n", at)
+            size = int(blobs[at:line_end].split()[2])
+            at = line_end + 1
+            file = Path(place) / os.fsdecode(name)[len(prefix) :]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(blobs[at : at + size])  # a link becomes a file that says where it led
+            at += size + 1
         yield Path(place)
 
 
-def _git(root: Path, *arguments: str) -> bytes:
+def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    command = ["git", "-C", str(root), *arguments]
     try:
-        return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True).stdout
+        return subprocess.run(command, check=True, capture_output=True, input=stdin).stdout
     except OSError as error:
         raise Unresolvable(f"git cannot be run: {error.strerror}") from None
     except subprocess.CalledProcessError as error:
@@ -94,6 +101,9 @@ def compare(head: Repository, base_root: Path) -> Against:
         if after is None:
             findings.append(Finding("integrity", before.path, f"spec {before.spec.spec} stood at the base and is gone"))
             continue
+        lost = {one.id for one in before.spec.withdrawn} - {one.id for one in after.spec.withdrawn}
+        told = "was withdrawn at the base, and its tombstone is gone; an id is never used again"
+        findings += [Finding("integrity", after.path, f"{id_} {told}") for id_ in sorted(lost)]
         mine = edits(before.spec, after.spec)
         found += mine
         criteria |= {edit.id: why for edit in mine if (why := _unamended(edit, head))}

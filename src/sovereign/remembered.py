@@ -114,7 +114,8 @@ def _checks() -> bytes:
 
 def _key(path: Path, name: str) -> tuple[bytes, dict[str, bytes]]:
     """Return the key of a folder as it stands, and the bytes of its two documents."""
-    found = hashlib.sha256(_checks() + name.encode())
+    linked = b"link" if path.is_symlink() or path.parent.is_symlink() else b""
+    found = hashlib.sha256(_checks() + linked + b"\0" + name.encode())
     documents: dict[str, bytes] = {}
     for folder, prefix in ((path, ""), (path / "rows", "rows/")):
         with os.scandir(folder) if folder.is_dir() else _nothing() as entries:

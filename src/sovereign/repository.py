@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from sovereign.canonical import Document, Malformed, Problem, Record, read, validate
 from sovereign.contract.contract import Contract
 from sovereign.evidence.folder import run_folders
-from sovereign.gate.admission import Current, Finding, VerifiedRun
+from sovereign.gate.admission import Current, Finding, VerifiedRun, instant
 from sovereign.gate.evaluation import Evaluation
 from sovereign.gate.obligations import result
 from sovereign.gate.status import GONE, judge
@@ -24,6 +24,7 @@ from sovereign.verification import twins
 
 RecordType = TypeVar("RecordType", bound=Record)
 Told = Callable[[str, int, int], None]
+CLOCKS_DIFFER = timedelta(hours=1)  # between the machine that ran and the one that gates
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def open_repository(root: Path) -> Repository:
                 problems.extend(error.problems)
         return found
 
-    specs = tuple(Located(name, spec, document) for name, spec, document in all_of(Spec, "spec"))
+    all_specs = all_of(Spec, "spec")
+    specs = tuple(Located(name, spec, document) for name, spec, document in all_specs)
     contracts = all_of(Contract, "contracts")
     repository = Repository(
         root=root,
@@ -87,9 +89,21 @@ def open_repository(root: Path) -> Repository:
         waivers=tuple(one for _, one, _ in all_of(Waiver, "spec/waivers")),
         problems=(),
     )
+    problems += _named_twice([(name, one.spec, document) for name, one, document in all_specs], "spec")
+    problems += _named_twice([(name, one.contract, document) for name, one, document in contracts], "contract")
     for name, contract, document in contracts:
         problems += claim_problems(contract, document, name, specs)
     return replace(repository, problems=tuple(problems))
+
+
+def _named_twice(files: Sequence[tuple[str, str, Document]], key: str) -> list[Problem]:
+    """Return a problem for each file that calls itself what another one is called already."""
+    first: dict[str, str] = {}
+    return [
+        document.problem((key,), f"{name} is what {first[name]} is called; a name means one file")
+        for path, name, document in files
+        if first.setdefault(name, path) != path
+    ]
 
 
 def claim_problems(contract: Contract, document: Document, name: str, specs: Sequence[Located]) -> list[Problem]:
@@ -160,6 +174,7 @@ def current_subjects(repository: Repository) -> dict[str, Current]:
 def evaluate(
     repository: Repository, now: datetime, told: Told = quiet, *,
     runs: Sequence[VerifiedRun] | None = None, broken: Mapping[str, str] | None = None, findings: Sequence[Finding] = (),
+    subjects: Mapping[str, Current] | None = None,
 ) -> list[Evaluation]:  # fmt: skip
     """Return the evaluation of every spec in the repository.
 
@@ -168,7 +183,12 @@ def evaluate(
     """
     if runs is None:
         runs = verified_runs(repository.root, told)
-    subjects = current_subjects(repository)
+    subjects = current_subjects(repository) if subjects is None else subjects
+    runs = [_in_time(run, now) for run in runs]
+    names = {located.spec.spec for located in repository.specs}
+    lost = [run for run in runs if run.intent is not None and names and run.intent.spec not in names]
+    renamed = "was held to a spec that no file under spec/ is any more"
+    findings = (*findings, *(Finding("integrity", f"evidence/{run.name}", renamed) for run in lost))
     return [
         judge(
             located.spec,
@@ -183,6 +203,16 @@ def evaluate(
         )
         for located in repository.specs
     ]
+
+
+def _in_time(run: VerifiedRun, now: datetime) -> VerifiedRun:
+    """Return the run, with a finding where it says that it took place later than now."""
+    said = [run.intent.written if run.intent else "", run.statement.finished if run.statement else ""]
+    late = [one for one in said if one and instant(one) > now + CLOCKS_DIFFER]
+    if not late:
+        return run
+    found = Finding("integrity", f"evidence/{run.name}", f"is dated {late[0]}, which is still to come")
+    return replace(run, findings=(*run.findings, found))
 
 
 def falsifying(repository: Repository, claims: Sequence[str], now: datetime) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ PEAK = {"cpu": 1e12, "cuda": 1e16}
 def verify(path: Path, name: str) -> VerifiedRun:
     """Return the run at `path` with everything that is not so; a run without findings may be weighed."""
     folder = read_folder(path, name)
+    if path.is_symlink() or path.parent.is_symlink():
+        found = Finding("integrity", name, "is a link; a run is a folder of its own")
+        return VerifiedRun(path.parent.name, path.name, findings=(found,))
     concluded = (path / "evidence.json").exists()
     malformed = (*folder.problems, *(folder.row_problems if concluded else ()))
     findings = [_as_finding("schema", problem) for problem in malformed]
@@ -146,7 +149,7 @@ def _second_reading(folder: RunFolder) -> Iterator[Finding]:
         yield from _objections(document, value, f"{folder.name}/{document}.json")
     for file in folder.row_files:
         kind = Path(file.path).stem
-        for number, line in enumerate((folder.path / file.path).read_bytes().splitlines(), 1):
+        for number, line in enumerate((folder.path / file.path).read_bytes().split(b"\n")[:-1], 1):
             yield from _objections(f"row-{kind}", json.loads(line), f"{folder.name}/{file.path}:{number}")
 
 

@@ -109,6 +109,9 @@ def _told(error: Exception) -> int:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING:
         click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
         return 2
+    if isinstance(error, OSError) and error.filename is not None:
+        click.echo(f"{error.filename}: {error.strerror}", err=True)
+        return 2
     traceback.print_exception(error)
     click.echo("internal error: this is a fault of sovereign's; please report it with the lines above", err=True)
     return 70

@@ -78,7 +78,7 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
     """
     from datetime import UTC, datetime
 
-    from sovereign.repository import evaluate, verified_runs
+    from sovereign.repository import current_subjects, evaluate, verified_runs
 
     now = datetime.now(UTC)
     if base is None:
@@ -90,7 +90,12 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
             against = compare(repository, tree)
             runs = against.runs(verified_runs(repository.root))
             head = evaluate(repository, now, runs=runs, broken=against.criteria, findings=against.findings)
-            found = Evaluated(repository, head, evaluate(against.base, now, runs=against.base_runs), against)
+            found = Evaluated(
+                repository,
+                head,
+                evaluate(against.base, now, runs=against.base_runs, subjects=current_subjects(repository)),
+                against,
+            )
     if not found.head:
         for problem in repository.problems:
             click.echo(str(problem), err=True)

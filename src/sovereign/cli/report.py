@@ -56,6 +56,8 @@ def writable(path: Path, given: str) -> Path:
     """Return the path if a file can be put there as far as can be told beforehand, or raise a usage error."""
     if path.is_dir():
         raise click.UsageError(f"{given}: {path} is a folder")
+    if {"spec", "contracts", "evidence"} & set(path.resolve().parts[-4:-1]):
+        raise click.UsageError(f"{given}: a report does not go where specs, contracts or evidence stand")
     above = next(place for place in path.absolute().parents if place.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise click.UsageError(f"{given}: nothing can be written in {above}")
@@ -67,7 +69,10 @@ def write(content: bytes, path: Path) -> None:
     from sovereign.canonical import write_atomic
 
     try:
-        write_atomic(path, content)
+        if path.exists() and not path.is_file():  # a device or a pipe is written to, never replaced
+            path.write_bytes(content)
+        else:
+            write_atomic(path.resolve(), content)
     except OSError as error:
         raise click.UsageError(f"{path} cannot be written: {error.strerror}") from None
 

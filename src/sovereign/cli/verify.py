@@ -40,7 +40,7 @@ def command(runs: tuple[str, ...], base: str | None, as_json: bool, root: Path |
         raise click.UsageError(
             f"no such run: {', '.join(unknown)}; there is {', '.join(run.name for run in found) or 'none'}"
         )
-    broken = history_findings(repository, base) if base else []
+    broken = history_findings(repository, base) if base is not None else []
     findings = [*repository.findings, *broken, *(finding for run in chosen for finding in run.findings)]
     if as_json:
         print_json({

@@ -100,7 +100,8 @@ def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetim
     reasons = []
     if subjects.code is None or subjects.code != _code_now(run, current):
         reasons.append("CODE")
-    if current.source is not None and subjects.source != current.source:
+    # files that stood in the repository and are gone cannot be what they were
+    if subjects.source != current.source and (current.source is not None or subjects.source is not None):
         reasons.append("DATA")
     if subjects.model != current.model:
         reasons.append("MODEL")

@@ -29,7 +29,12 @@ class Result:
 
     @property
     def passes(self) -> bool:
-        return not self.fails and self.measurement is not None and self.enough
+        return not self.fails and not self.given_up and self.measurement is not None and self.enough
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the run was abandoned: then it may fail a criterion, and do nothing else."""
+        return self.run.statement is not None and self.run.statement.outcome == "abandoned"
 
     @property
     def measured(self) -> Measured | None:
@@ -69,9 +74,10 @@ def weigh(
             measured=by.measured if by else None,
         )  # fmt: skip
 
+    results = [one for one in results if one.fails or not one.given_up]
     failing = [one for one in results if one.fails]
     passing = [one for one in results if one.passes]
-    standing = [one for one in failing if not _answered(one, failing, passing, current)]
+    standing = [one for one in failing if not answered(one, failing, passing, current)]
     if standing:
         return concluded("FALSIFIED", standing[-1], *_why_falsified(criterion, standing, passing, failing))
     fresh = [one for one in passing if not one.moved]
@@ -115,11 +121,14 @@ def _few(one: Result, criterion: Criterion) -> bool:
     return LADDER.index(one.run.assurance) >= LADDER.index(criterion.obligations.assurance)
 
 
-def _answered(falsifier: Result, failing: Sequence[Result], passing: Sequence[Result], current: Current) -> bool:
+def answered(falsifier: Result, failing: Sequence[Result], passing: Sequence[Result], current: Current) -> bool:
     """Say whether a later pass on another subject names this falsifier, and the subject has not gone back."""
     subjects = {subject_of(one.run) for one in failing}
     return not current_is(falsifier.run, current) and any(
-        falsifier.run.digest in one.run.intent.answers and subject_of(one.run) not in subjects
+        falsifier.run.digest in one.run.intent.answers
+        and subject_of(one.run) not in subjects
+        # an answer comes after what it answers
+        and (falsifier.run.statement is None or falsifier.run.statement.finished <= one.run.intent.written)
         for one in passing
         if one.run.intent is not None
     )

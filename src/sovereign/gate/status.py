@@ -20,7 +20,7 @@ from sovereign.gate.evaluation import (
     Status,
     WaiverNote,
 )  # fmt: skip
-from sovereign.gate.obligations import Result, result, weigh
+from sovereign.gate.obligations import Result, answered, result, weigh
 from sovereign.spec.amendment import Amendment, Waiver
 from sovereign.spec.criterion import Criterion, Spec
 from sovereign.spec.diff import classify
@@ -63,7 +63,7 @@ def judge(
         )
         for one in spec.criteria
     ]
-    statuses += [_tombstone(one.id, one.category, one.amendment, amendments) for one in spec.withdrawn]
+    statuses += [_tombstone(one.id, one.category, one.amendment, amendments, mine) for one in spec.withdrawn]
     statuses += _dropped(spec, mine)
     return Evaluation(
         spec=spec.spec,
@@ -76,7 +76,7 @@ def judge(
             FindingNote(kind=one.kind, path=one.path, message=one.message)
             for one in (*findings, *(found for run in mine for found in run.findings))
         ),
-        expired_waivers=tuple(sorted(one.id for one in waivers if one.expires < now.date())),
+        expired_waivers=tuple(sorted(one.id for one in waivers if one.expires < now.date() and _missed(one, statuses))),
     )
 
 
@@ -88,7 +88,7 @@ def _criterion(
     touching = [run for run in runs if run.claims(criterion)]
     sound = [run for run in touching if not run.findings and run.intent is not None]
     binding = [run for run in sound if run.intent and run.intent.confirmatory]
-    concluded = [run for run in binding if run.statement and run.statement.outcome != "abandoned"]
+    concluded = [run for run in binding if _decides(run)]
     history = _History(criterion, amendments)
 
     obligations = []
@@ -108,6 +108,11 @@ def _criterion(
 
     status = _roll_up(obligations)
     reasons = _told(obligations)
+    strays = [] if unproven else history.strays(concluded, current, now)
+    if strays and status != "FALSIFIED":
+        status = "FALSIFIED"
+        text = f"{strays[-1].run.name} failed it before it was asked of other seeds, slices or environments"
+        reasons = (Reason(code="FAILS", text=text), *reasons)
     unconcluded = [run for run in binding if run.unconcluded(now)]
     if unconcluded and status == "DISCHARGED":
         status = "PARTIAL"
@@ -133,7 +138,7 @@ def _criterion(
     measured = next((one.measured for one in obligations if one.measured and one.status == status), None)
     return CriterionStatus(
         id=criterion.id, title=criterion.title, category=criterion.category, contract=criterion.contract,
-        stage=criterion.stage, metric=criterion.metric, unit=spec.metrics[criterion.metric].unit, op=criterion.op,
+        stage="active" if history.was_active(binding) else criterion.stage, metric=criterion.metric, unit=spec.metrics[criterion.metric].unit, op=criterion.op,
         bound=criterion.bound, digest=criterion.digest, status=status, reasons=reasons, obligations=tuple(obligations),
         measured=measured or next((one.measured for one in obligations if one.measured), None),
         waiver=_waiver(criterion, status, waivers, now),
@@ -143,6 +148,16 @@ def _criterion(
         was_falsified=history.once_falsified(concluded, current, now),
         discharge=f"sovereign run --contract contracts/{criterion.contract}.yaml",
     )  # fmt: skip
+
+
+def _decides(run: VerifiedRun) -> bool:
+    """Say whether a run's measurements may count: it closed, or it was given up with all its training done.
+
+    Of the second kind only failures count (`Result.passes`): giving up must not make one vanish.
+    """
+    if run.statement is None or run.intent is None:
+        return False
+    return run.statement.outcome != "abandoned" or run.statement.steps == run.intent.planned.steps
 
 
 def _roll_up(obligations: Sequence[ObligationStatus]) -> Status:
@@ -208,6 +223,29 @@ class _History:
         held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
         return [one for one in held if one.fails and self.frozen(one.run).digest not in self.amended]
 
+    def strays(self, runs: Sequence[VerifiedRun], current: Current, now: datetime) -> list[Result]:
+        """Return unanswered failures under an earlier form, whatever seed, slice or environment is asked for now."""
+        earlier = [run for run in runs if not self.carries(run)]
+        failing = [
+            one
+            for run in earlier
+            for slice_ in self.frozen(run).obligations.slices
+            for one in self.standing_falsifiers([run], slice_, current, now)
+        ]
+        passing = [
+            one
+            for run in runs
+            if self.carries(run)
+            for slice_ in self.criterion.obligations.slices
+            if (one := result(run, self.criterion, slice_, current, now)).passes
+        ]
+        return [one for one in failing if not answered(one, failing, passing, current)]
+
+    def was_active(self, runs: Sequence[VerifiedRun]) -> bool:
+        """Say whether a run was held to it as active, and no amendment made it a draft: it still gates then."""
+        forms = [self.frozen(run) for run in runs]
+        return any(one.stage == "active" and one.digest not in self.amended for one in forms)
+
     def outdated(self, runs: Sequence[VerifiedRun], slice_: str, current: Current, now: datetime) -> list[Result]:
         held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
         return [one for one in held if one.passes]
@@ -228,7 +266,9 @@ class _History:
         told = []
         for one in self.amendments:
             seen = {run.digest for run in runs if run.statement and self.frozen(run).digest == one.from_}
-            hidden = sorted(seen - set(one.results_seen))
+            # a later amendment of the same form may own up to what an earlier one could not know
+            listed = {digest for other in self.amendments if other.from_ == one.from_ for digest in other.results_seen}
+            hidden = sorted(seen - listed)
             if hidden:
                 told.append(
                     f"amendment {one.id} leaves out {len(hidden)} result(s) under the old criterion, {hidden[0]} first"
@@ -240,25 +280,44 @@ def _waiver(criterion: Criterion, status: Status, waivers: Sequence[Waiver], now
     if criterion.stage == "draft":
         return None
     for one in sorted(waivers, key=lambda waiver: waiver.id):
-        if (one.criterion, one.digest, one.state) == (
-            criterion.id,
-            criterion.digest,
-            status,
-        ) and now.date() <= one.expires:
+        in_force = one.granted <= now.date() <= one.expires
+        if in_force and (one.criterion, one.digest, one.state) == (criterion.id, criterion.digest, status):
             return WaiverNote(
                 id=one.id, state=status, expires=one.expires.isoformat(), owner=one.owner, approver=one.approver, reason=one.reason
             )  # fmt: skip
     return None
 
 
-def _tombstone(id_: str, category: str, amendment: str, amendments: Sequence[Amendment]) -> CriterionStatus:
-    known = any(one.id == amendment and one.criterion == id_ and one.change == "withdraw" for one in amendments)
-    reason = (
-        Reason(code="WITHDRAWN", text=f"by amendment {amendment}")
-        if known
-        else Reason(code="INTEGRITY", text=f"withdrawn, but amendment {amendment} does not stand in spec/amendments")
+def _missed(waiver: Waiver, statuses: Sequence[CriterionStatus]) -> bool:
+    """Say whether what an expired waiver let pass still stands so, and nothing else lets it pass."""
+    held = (waiver.criterion, waiver.digest, waiver.state)
+    return any((one.id, one.digest, one.status) == held and one.waiver is None for one in statuses)
+
+
+def _tombstone(
+    id_: str, category: str, amendment: str, amendments: Sequence[Amendment], runs: Sequence[VerifiedRun]
+) -> CriterionStatus:
+    held = [(run, run.intent.criteria[id_].digest) for run in runs if run.intent and id_ in run.intent.criteria]
+    reason = Reason(
+        code="INTEGRITY", text=f"withdrawn, but no amendment {amendment} that withdraws it stands in spec/amendments"
     )
-    return _without_criterion(id_, category, "WITHDRAWN" if known else "INVALID", reason)
+    for one in amendments:
+        if one.id != amendment or one.criterion != id_ or one.change != "withdraw":
+            continue
+        hidden = sorted({run.digest for run, _ in held if run.statement} - set(one.results_seen))
+        if held and one.from_ not in {digest for _, digest in held}:
+            reason = Reason(
+                code="INTEGRITY", text=f"amendment {amendment} withdraws another form than any run was held to"
+            )
+        elif hidden:
+            reason = Reason(
+                code="INTEGRITY", text=f"amendment {amendment} leaves out {len(hidden)} result(s), {hidden[0]} first"
+            )
+        else:
+            return _without_criterion(
+                id_, category, "WITHDRAWN", Reason(code="WITHDRAWN", text=f"by amendment {amendment}")
+            )
+    return _without_criterion(id_, category, "INVALID", reason)
 
 
 def _dropped(spec: Spec, runs: Sequence[VerifiedRun]) -> list[CriterionStatus]:

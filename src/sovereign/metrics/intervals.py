@@ -88,7 +88,8 @@ def _around(value: float, *influences: Floats) -> tuple[float, float]:
     if total == 0:
         return value, value
     # Welch-Satterthwaite; for one sample it is n - 1
-    freedom = total**2 / sum(v**2 / (len(one) - 1) for v, one in zip(variances, influences, strict=True) if v)
+    shares = [(variance / total, len(one) - 1) for variance, one in zip(variances, influences, strict=True)]
+    freedom = 1 / sum(share**2 / n for share, n in shares if share)
     reach = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2)) * math.sqrt(total)
     return value - reach, value + reach
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import date
 from typing import Annotated, Literal
 
@@ -12,6 +13,12 @@ from sovereign.spec.criterion import Id
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 LONGEST_WAIVER = 90  # days
+
+
+def _person(name: str) -> str:
+    """Return a name as it is told from another: without case, spaces around it, or characters that nobody sees."""
+    seen = "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) not in ("Cf", "Cc"))
+    return " ".join(seen.split()).casefold()
 
 
 class Amendment(Record):
@@ -54,7 +61,7 @@ class Waiver(Record):
 
     @model_validator(mode="after")
     def _limited(self) -> Waiver:
-        if self.owner.casefold() == self.approver.casefold():
+        if _person(self.owner) == _person(self.approver):
             raise ValueError(f"owner and approver are both {self.owner!r}; someone else must approve")
         days = (self.expires - self.granted).days
         if not 0 < days <= LONGEST_WAIVER:
