@@ -82,6 +82,8 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], int]] = {
         lambda f: (first(f / "rows/step.jsonl", lambda v: v.update(step=3)), restate(f))[0], 4),
     "T2 a metric, digests refreshed": (
         lambda f: (edit_json(f / "evidence.json", lambda v: metric(v).update(value=1.0, low=0.9, high=1.1)), restate(f))[0], 4),
+    "a row of another run": (
+        lambda f: first(f / "rows/step.jsonl", lambda v: v.update(run="20260101T000000Z-other")), 4),
     "a row taken away": (lambda f: (f / "rows/step.jsonl").write_text("".join(
         (f / "rows/step.jsonl").read_text().splitlines(keepends=True)[:-1])) and None, 4),
     "a row file taken away": (lambda f: (f / "rows/step.jsonl").unlink(), 4),

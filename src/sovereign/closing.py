@@ -24,7 +24,7 @@ def close(
 ) -> Statement:  # fmt: skip
     """Write evidence.json for the run at `folder` and return it; raises Malformed when its files cannot be read."""
     found = read_folder(folder, name)
-    faults = (*found.problems, *found.row_problems, *found.broken_seals)
+    faults = (*found.problems, *found.row_problems, *found.out_of_place)
     if faults or found.intent is None:
         raise Malformed(faults)
     observed = Observed(found.intent, found.rows)

@@ -38,7 +38,7 @@ def verify(path: Path, name: str) -> VerifiedRun:
     concluded = (path / "evidence.json").exists()
     malformed = (*folder.problems, *(folder.row_problems if concluded else ()))
     findings = [_as_finding("schema", problem) for problem in malformed]
-    findings += [_as_finding("integrity", problem) for problem in folder.broken_seals]
+    findings += [_as_finding("integrity", problem) for problem in folder.out_of_place]
     if folder.intent is None:
         findings = findings or [
             Finding("schema", f"{name}/intent.json", "no intent: nothing was promised before this run")

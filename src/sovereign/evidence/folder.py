@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 from sovereign.canonical import Document, Malformed, Problem, digest, digest_file, read, sealed, validate
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import KINDS, Row, read_rows
+from sovereign.evidence.rows import KINDS, Misplaced, Row, read_rows
 from sovereign.evidence.statement import RowFile, Statement
 
 RowType = TypeVar("RowType", bound=Row)
@@ -41,7 +41,7 @@ class RunFolder:
     row_files: tuple[RowFile, ...]
     problems: tuple[Problem, ...]
     row_problems: tuple[Problem, ...]  # an open run may end in a torn line: it was killed, and nothing is stated yet
-    broken_seals: tuple[Problem, ...]  # of documents that are well-formed, and were changed after they were written
+    out_of_place: tuple[Problem, ...]  # well-formed, yet changed after they were written, or of another run
 
     @property
     def contract(self) -> str:
@@ -63,13 +63,13 @@ def run_folders(evidence: Path) -> list[Path]:
 def read_folder(path: Path, name: str) -> RunFolder:
     """Return the run's folder at `path`; whatever cannot be read stands in `problems`, with its place."""
     problems: list[Problem] = []
-    broken_seals: list[Problem] = []
+    out_of_place: list[Problem] = []
     intent = statement = intent_digest = statement_digest = None
     try:
         document = read(path / "intent.json", f"{name}/intent.json")
         intent_digest = digest(document.value)
         intent = validate(Intent, document)
-        broken_seals += seal_problems(document)
+        out_of_place += seal_problems(document)
     except Malformed as error:
         problems += error.problems
     if (path / "evidence.json").exists():
@@ -77,7 +77,7 @@ def read_folder(path: Path, name: str) -> RunFolder:
             document = read(path / "evidence.json", f"{name}/evidence.json")
             statement_digest = digest(document.value)
             statement = validate(Statement, document)
-            broken_seals += seal_problems(document)
+            out_of_place += seal_problems(document)
         except Malformed as error:
             problems += error.problems
     rows: dict[str, tuple[Row, ...]] = {}
@@ -87,11 +87,13 @@ def read_folder(path: Path, name: str) -> RunFolder:
         try:
             rows[file.stem] = read_rows(file, f"{name}/rows/{file.name}", path.name)
             files.append(row_file(file, len(rows[file.stem])))
+        except Misplaced as error:
+            out_of_place += error.problems
         except Malformed as error:
             row_problems += error.problems
     return RunFolder(
         path, name, intent, intent_digest, statement, statement_digest, rows, tuple(files), tuple(problems),
-        tuple(row_problems), tuple(broken_seals),
+        tuple(row_problems), tuple(out_of_place),
     )  # fmt: skip
 
 

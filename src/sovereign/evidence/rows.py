@@ -189,6 +189,10 @@ KINDS: dict[str, type[Row]] = {
 }
 
 
+class Misplaced(Malformed):
+    """Rows that are well-formed, and of another run."""
+
+
 def line(row: Row) -> bytes:
     """Return the row as the one line that its file holds."""
     return json.dumps(row.plain(), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
@@ -197,7 +201,8 @@ def line(row: Row) -> bytes:
 def read_rows(path: Path, name: str, run: str) -> tuple[Row, ...]:
     """Return the rows of one file, each validated and of this run.
 
-    Raises Malformed naming each bad line: a torn last line, another run's row, a row of another kind.
+    Raises Malformed naming each bad line (a torn last line, a row of another kind), and Misplaced where all are
+    well-formed and some belong to another run.
     """
     kind = KINDS.get(path.stem)
     if kind is None:
@@ -209,6 +214,7 @@ def read_rows(path: Path, name: str, run: str) -> tuple[Row, ...]:
     except OSError as error:
         raise Malformed([Problem(name, f"cannot be read: {error.strerror}")]) from None
     problems: list[Problem] = []
+    foreign: list[Problem] = []
     rows: list[Row] = []
     lines = data.split(b"\n")
     if lines[-1]:
@@ -220,8 +226,10 @@ def read_rows(path: Path, name: str, run: str) -> tuple[Row, ...]:
             problems += error.problems
             continue
         if row.run != run:
-            problems.append(Problem(name, f"this row belongs to run {row.run}, not to {run}", number))
+            foreign.append(Problem(name, f"this row belongs to run {row.run}, not to {run}", number))
         rows.append(row)
     if problems:
-        raise Malformed(problems)
+        raise Malformed([*problems, *foreign])
+    if foreign:
+        raise Misplaced(foreign)
     return tuple(rows)
