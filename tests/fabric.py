@@ -21,6 +21,7 @@ schema: sovereign/spec/v1
 spec: toy
 version: 0.1.0
 title: A toy
+controls: advised
 metrics:
   validation/loss: {title: Validation loss, unit: nats/token, better: lower, rows: [evaluation], range: [0, null]}
   training/tokens_missing: {title: Missing, unit: tokens, better: lower, rows: [step], range: [0, null]}

@@ -230,11 +230,26 @@ def test_one_person_is_not_two(approver: str) -> None:
         waiver("FALSIFIED", approver=approver)
 
 
-def test_an_unproven_evaluator_decides_nothing() -> None:
-    """Evidence judged by an evaluator whose controls did not come out stays exploratory."""
+def test_an_unproven_evaluator_discharges_nothing() -> None:
+    """A pass judged by an evaluator whose controls did not come out counts for nothing, and the reason is told."""
     found = stands([ran("pass")], unproven={"TOY-001": "its bad control passes"})
 
     assert ("OPEN", True) == (found.status, "UNPROVEN" in codes(found))
+
+
+def test_losing_a_control_makes_no_failure_go_away() -> None:
+    """What was falsified stays so without controls, and an answer nobody can believe answers nothing.
+
+    The planted bug is the first form of this rule, which set all evidence of an unproven criterion aside: deleting
+    a control then turned FALSIFIED into OPEN, which does not block a pull request.
+    """
+    failed = ran("fail", 9.0, code=digest("old code"))
+    answer = ran("pass", answers=[failed.digest], written=LATER)
+    unproven = {"TOY-001": "no bad control"}
+
+    assert "DISCHARGED" == stands([failed, answer]).status
+    assert "FALSIFIED" == stands([failed], unproven=unproven).status
+    assert "FALSIFIED" == stands([failed, answer], unproven=unproven).status
 
 
 @pytest.mark.parametrize(

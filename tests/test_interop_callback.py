@@ -28,6 +28,7 @@ schema: sovereign/spec/v1
 spec: toy
 version: 0.1.0
 title: A toy
+controls: advised
 metrics:
   validation/loss: {title: Validation loss, unit: nats/token, better: lower, rows: [evaluation], range: [0, null]}
   reported/validation_loss: {title: As printed, unit: nats/token, better: lower, rows: [reported], range: [0, null]}

@@ -132,7 +132,7 @@ def test_lint_names_line_and_fault(root: Path) -> None:
 
     assert (0, 3) == (clean.returncode, faulty.returncode), clean.stderr
     assert (
-        "spec/toy.yaml:9:1: TOY-001: validation/loss <= -1.0 holds for no value from 0 on: it cannot pass"
+        "spec/toy.yaml:10:1: TOY-001: validation/loss <= -1.0 holds for no value from 0 on: it cannot pass"
         in faulty.stderr
     )
     assert "TOY-002: contract toy does not claim it" in faulty.stderr

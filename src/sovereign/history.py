@@ -104,6 +104,9 @@ def compare(head: Repository, base_root: Path) -> Against:
         lost = {one.id for one in before.spec.withdrawn} - {one.id for one in after.spec.withdrawn}
         told = "was withdrawn at the base, and its tombstone is gone; an id is never used again"
         findings += [Finding("integrity", after.path, f"{id_} {told}") for id_ in sorted(lost)]
+        if (before.spec.controls, after.spec.controls) == ("required", "advised"):
+            told = "controls were required at the base, and are advised now: a check that was there may not vanish"
+            findings.append(Finding("integrity", after.path, told))
         mine = edits(before.spec, after.spec)
         found += mine
         criteria |= {edit.id: why for edit in mine if (why := _unamended(edit, head))}

@@ -1,4 +1,4 @@
-"""Verified runs, remembered: what verification found of a folder's bytes is found once on a machine.
+"""Verified runs and judged controls, remembered: what is found of a folder's bytes is found once on a machine.
 
 An entry is keyed by every byte of the folder, its name, and the source of everything that verifies. So a
 changed file, or a changed check, is a new key; and since an entry that is missing or damaged is only worked
@@ -24,15 +24,28 @@ from pydantic import ValidationError
 from sovereign import __version__
 from sovereign.canonical import Record
 from sovereign.contract.contract import Contract
+from sovereign.controls import CONTROLS, Control, controls_of
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects, Worktree
 from sovereign.evidence.statement import Measurement
 from sovereign.gate.admission import Closing, Finding, VerifiedRun
-from sovereign.spec.criterion import Criterion
+from sovereign.spec.criterion import Criterion, Spec
 from sovereign.subjects import PACKAGE
 from sovereign.verification import verify
 
 RecordType = TypeVar("RecordType", bound=Record)
-LAW = ("canonical", "closing", "contract", "evidence", "gate", "metrics", "spec", "subjects", "verification", "schemas")
+LAW = (
+    "canonical",
+    "closing",
+    "contract",
+    "controls",
+    "evidence",
+    "gate",
+    "metrics",
+    "spec",
+    "subjects",
+    "verification",
+    "schemas",
+)
 
 
 def place() -> Path:
@@ -59,21 +72,48 @@ class Memory:
             self._remember(key, run)
         return run
 
+    def controls(self, root: Path, spec: Spec, criterion: Criterion) -> tuple[Control, ...]:
+        """Return what `controls_of` returns, from memory where criterion and controls are known."""
+        folders = [root / CONTROLS / criterion.id / side for side in ("good", "bad")]
+        if not any(folder.is_dir() for folder in folders):
+            return controls_of(root, spec, criterion)  # that nothing is there is quicker seen than recalled
+        judged = hashlib.sha256(json.dumps([criterion.digest, spec.metrics[criterion.metric].plain()]).encode())
+        for folder in folders:
+            judged.update(_key(folder, folder.relative_to(root).as_posix())[0])
+        key = judged.digest()
+        try:
+            known = self._entry(key)
+            return tuple(Control(*one) for one in known["controls"])
+        except (TypeError, KeyError):
+            found = controls_of(root, spec, criterion)
+            self._keep(key, {"controls": [list(astuple(one)) for one in found]})
+            return found
+
     def _recalled(self, key: bytes, documents: dict[str, bytes]) -> VerifiedRun | None:
+        try:
+            return _run(self._entry(key), documents)
+        except (ValidationError, ValueError, KeyError, TypeError):
+            return None  # unknown, or damaged: it is worked out again
+
+    def _remember(self, key: bytes, run: VerifiedRun) -> None:
+        self._keep(key, _entry(run))
+
+    def _entry(self, key: bytes) -> Any:
+        """Return what is remembered under a key; None where nothing is, or what is there is damaged."""
         if self._database is None:
             return None
         try:
             row = self._database.execute("SELECT entry, seal FROM verified WHERE key = ?", (key,)).fetchone()
             if row is None or hashlib.sha256(row[0]).digest() != row[1]:
                 return None
-            return _run(json.loads(row[0]), documents)
-        except (sqlite3.Error, ValidationError, ValueError, KeyError, TypeError):
-            return None  # damaged: it is worked out again
+            return json.loads(row[0])
+        except (sqlite3.Error, ValueError, TypeError):
+            return None
 
-    def _remember(self, key: bytes, run: VerifiedRun) -> None:
+    def _keep(self, key: bytes, value: Any) -> None:
         if self._database is None:
             return
-        entry = json.dumps(_entry(run)).encode()
+        entry = json.dumps(value).encode()
         with suppress(sqlite3.Error):
             self._database.execute(
                 "INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (key, entry, hashlib.sha256(entry).digest())

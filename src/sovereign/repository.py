@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from sovereign.canonical import Document, Malformed, Problem, Record, read, validate
 from sovereign.contract.contract import Contract
+from sovereign.controls import Control, why_unproven
 from sovereign.evidence.folder import run_folders
 from sovereign.gate.admission import Current, Finding, VerifiedRun, instant
 from sovereign.gate.evaluation import Evaluation
@@ -147,6 +148,19 @@ def verified_runs(root: Path, told: Told = quiet) -> list[VerifiedRun]:
     return _without_twins(runs)
 
 
+def controls(repository: Repository, spec: Spec) -> dict[str, tuple[Control, ...]]:
+    """Return criterion -> its good and its bad control, for every active criterion of a spec."""
+    with memory() as known:
+        return {one.id: known.controls(repository.root, spec, one) for one in spec.criteria if one.stage == "active"}
+
+
+def unproven(repository: Repository, spec: Spec) -> dict[str, str]:
+    """Return criterion -> why its passes may not be believed: its controls, or that they are missing."""
+    demanded = spec.controls == "required"
+    found = controls(repository, spec)
+    return {name: why for name, these in found.items() if (why := why_unproven(these, demanded))}
+
+
 def _without_twins(runs: list[VerifiedRun]) -> list[VerifiedRun]:
     losses = {run.name: (run.intent.seed, run.losses) for run in runs if run.intent and run.losses}
     told = twins(losses)
@@ -198,6 +212,7 @@ def evaluate(
             spec_path=located.path,
             amendments=repository.amendments,
             waivers=repository.waivers,
+            unproven=unproven(repository, located.spec),
             broken=broken,
             findings=(*repository.findings, *findings),
         )

@@ -1,4 +1,4 @@
-"""`sovereign spec`: lint, diff and amend."""
+"""`sovereign spec`: lint, test, diff and amend."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ def command() -> None:
 @command.command("lint")
 @root_option
 def lint(root: Path | None) -> int:
-    """Say which criteria cannot fail, cannot pass, or cannot be shown by any contract.
+    """Say which criteria cannot fail, cannot pass, cannot be shown by any contract, or have no controls.
 
     \b
     sovereign spec lint
     """
     from sovereign.gate.profile import Exit
     from sovereign.metrics.measure import METRICS
+    from sovereign.repository import unproven
     from sovereign.spec.lint import faults
 
     repository = open_root(root)
@@ -34,6 +35,8 @@ def lint(root: Path | None) -> int:
     for located in repository.specs:
         for name, why in faults(located.spec, METRICS, claimed, seeds):
             told.append(f"{located.path}:{located.line(name)}:1: {name}: {why}")
+        for name, why in unproven(repository, located.spec).items():
+            told.append(f"{located.path}:{located.line(name)}:1: {name}: {why}")
     for line in told:
         click.echo(line, err=True)
     if not repository.specs and not told:
@@ -41,6 +44,77 @@ def lint(root: Path | None) -> int:
         return int(Exit.NOTHING)
     click.echo(f"{sum(len(one.spec.criteria) for one in repository.specs)} criteria checked, {len(told)} faults")
     return int(Exit.SCHEMA if told else Exit.SATISFIED)
+
+
+@command.command("test")
+@click.argument("criteria", nargs=-1)
+@click.option("--retrain", is_flag=True, help="First record the controls anew, by training a small contract: minutes.")
+@json_option
+@root_option
+def test(criteria: tuple[str, ...], retrain: bool, as_json: bool, root: Path | None) -> int:
+    """Run the gate on each active criterion's controls: the good one must be DISCHARGED, the bad one FALSIFIED.
+
+    Controls are rows recorded from a clean and from a planted run, under spec/controls/ID/. Exits 1 where one does
+    not come out, 6 where one is missing that the spec requires, 5 where there is nothing to test.
+
+    \b
+    sovereign spec test
+    sovereign spec test --retrain MODEL-2-004
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from sovereign.cli.promise import telling
+    from sovereign.gate.profile import Exit
+    from sovereign.repository import controls
+
+    repository = open_root(root)
+    if repository.problems:
+        for problem in repository.problems:
+            click.echo(str(problem), err=True)
+        return int(Exit.SCHEMA)
+    active = {one.id: located for located in repository.specs for one in located.spec.criteria if one.stage == "active"}
+    unknown = sorted(set(criteria) - active.keys())
+    if unknown:
+        raise click.UsageError(f"no active criterion {', '.join(unknown)}; there are {', '.join(active) or 'none'}")
+    wanted = [name for name in active if name in criteria or not criteria]
+    if not wanted:
+        click.echo("no active criterion: nothing was tested", err=True)
+        return int(Exit.NOTHING)
+    if retrain:
+        from sovereign.recording import record  # loads torch
+
+        for located in repository.specs:
+            mine = [one for one in located.spec.criteria if one.id in wanted and active[one.id] is located]
+            with telling() as told:
+                record(repository.root, located, mine, told)
+    found = [
+        one for located in repository.specs for name, these in controls(repository, located.spec).items()
+        if name in wanted for one in these
+    ]  # fmt: skip
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        table = Table("criterion", "control", "the gate says", "measured", box=None)
+        for one in found:
+            table.add_row(
+                one.criterion, one.side, f"[{'red' if one.fault else 'green'}]{one.status}[/]", escape(one.value)
+            )
+        Console().print(table)
+    faults = [one for one in found if one.fault]
+    for one in faults:
+        click.echo(f"{one.criterion}: {one.fault}", err=True)
+    if any(one.status == "UNREADABLE" for one in faults):
+        return int(Exit.SCHEMA)
+    if any(one.status != "MISSING" for one in faults):
+        return int(Exit.FALSIFIED)
+    missing = [one for one in faults if active[one.criterion].spec.controls == "required"]
+    if missing:
+        return int(Exit.INCOMPLETE)
+    return int(Exit.NOTHING if len(faults) == len(found) else Exit.SATISFIED)
 
 
 @command.command("diff")

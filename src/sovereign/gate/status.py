@@ -44,8 +44,9 @@ def judge(
     """Return what the evidence makes of every criterion.
 
     `subjects` holds each contract's subjects as they stand now; `unproven` says of a criterion why its
-    evaluator may not be believed (a control that did not come out), `broken` why it may not stand as it
-    does (loosened without an amendment); `findings` are those of no run.
+    evaluator's passes may not be believed (a control that did not come out; what it falsified stays
+    falsified), `broken` why it may not stand as it does (loosened without an amendment); `findings` are
+    those of no run.
     """
     ordered = sorted(runs, key=lambda run: (run.intent.written if run.intent else "", run.name))
     mine = [run for run in ordered if run.intent is None or run.intent.spec == spec.spec]
@@ -97,18 +98,18 @@ def _criterion(
             run for run in concluded
             if run.intent and run.intent.seed == seed and environment in ("any", run.intent.environment.device)
         ]  # fmt: skip
-        admitted = [] if unproven else here
-        now_held = [run for run in admitted if history.carries(run)]
-        once_held = [run for run in admitted if not history.carries(run)]
+        now_held = [run for run in here if history.carries(run)]
+        once_held = [run for run in here if not history.carries(run)]
         results = [result(run, criterion, slice_, current, now) for run in now_held]
-        obligations.append(
-            weigh(criterion, seed, slice_, environment, results + history.standing_falsifiers(once_held, slice_, current, now),
-                  history.outdated(once_held, slice_, current, now), current)
-        )  # fmt: skip
+        results += history.standing_falsifiers(once_held, slice_, current, now)
+        outdated = history.outdated(once_held, slice_, current, now)
+        if unproven:  # then no pass counts, neither now nor as an answer to a failure
+            results, outdated = [one for one in results if one.fails], []
+        obligations.append(weigh(criterion, seed, slice_, environment, results, outdated, current))
 
     status = _roll_up(obligations)
     reasons = _told(obligations)
-    strays = [] if unproven else history.strays(concluded, current, now)
+    strays = history.strays(concluded, current, now, believed=not unproven)
     if strays and status != "FALSIFIED":
         status = "FALSIFIED"
         text = f"{strays[-1].run.name} failed it before it was asked of other seeds, slices or environments"
@@ -223,8 +224,11 @@ class _History:
         held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
         return [one for one in held if one.fails and self.frozen(one.run).digest not in self.amended]
 
-    def strays(self, runs: Sequence[VerifiedRun], current: Current, now: datetime) -> list[Result]:
-        """Return unanswered failures under an earlier form, whatever seed, slice or environment is asked for now."""
+    def strays(self, runs: Sequence[VerifiedRun], current: Current, now: datetime, believed: bool) -> list[Result]:
+        """Return unanswered failures under an earlier form, whatever seed, slice or environment is asked for now.
+
+        Passes answer them only where they are believed.
+        """
         earlier = [run for run in runs if not self.carries(run)]
         failing = [
             one
@@ -235,7 +239,7 @@ class _History:
         passing = [
             one
             for run in runs
-            if self.carries(run)
+            if believed and self.carries(run)
             for slice_ in self.criterion.obligations.slices
             if (one := result(run, self.criterion, slice_, current, now)).passes
         ]

@@ -122,6 +122,9 @@ class Spec(Record):
     spec: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: Version
     title: str
+    controls: Literal["required", "advised"] = Field(
+        default="required", description="whether an active criterion without a good and a bad control can be discharged"
+    )
     metrics: dict[MetricName, Metric]
     criteria: tuple[Criterion, ...]
     withdrawn: tuple[Withdrawal, ...] = ()
