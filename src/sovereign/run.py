@@ -186,6 +186,8 @@ class _Execution:
         corpus = self.plan.corpus
         for row in corpus.documents:
             journal.log("corpus", **row.plain())
+        for probe in corpus.probes():
+            journal.log("tokenizer", **asdict(probe))
         with self._cost(journal, "overlap and floors"):
             train = corpus.train
             held_out = [
