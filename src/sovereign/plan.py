@@ -11,6 +11,7 @@ import torch
 from sovereign.contract.contract import Contract
 from sovereign.corpus.build import Corpus, build
 from sovereign.corpus.stream import Stream
+from sovereign.corpus.tokens import misfit
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
 
 Told = Callable[[str, int, int], None]
@@ -74,6 +75,7 @@ class Plan:
             "vocabulary": self.vocabulary,
             "train tokens": self.stream.shards.tokens,
             "train windows": self.windows,
+            "packing": f"{self.stream.packing:.2%} of the train tokens stand in windows; {self.stream.dropped:,} are dropped a pass",
             "steps": training.steps,
             "target tokens": self.tokens,
             "passes": round(self.passes, 4),
@@ -113,12 +115,30 @@ def plan(contract: Contract, root: Path, device: str, told: Told, seed: int | No
         training.wrap_around, training.most_passes, corpus.held_out,
     )  # fmt: skip
     refusals = [refusal for refusal in (stream.refusal(training.steps),) if refusal]
-    asked = getattr(contract.tokenizer, "vocabulary", corpus.vocabulary)
-    if asked != corpus.vocabulary:
-        refusals.append(f"the tokenizer has {corpus.vocabulary} entries, where the contract asks for {asked}")
+    asked = contract.tokenizer.vocabulary or corpus.vocabulary
+    if wrong := misfit(corpus.vocabulary, asked, pretrained=False):
+        refusals.append(wrong)
+    refusals += too_little(contract, stream.shards.tokens)
     if contract.evaluation.samples.prompts and contract.evaluation.samples.tokens >= contract.model.context:
         refusals.append(
             f"samples of {contract.evaluation.samples.tokens} tokens leave no room for a prompt in a context of "
             f"{contract.model.context}"
         )
     return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals))
+
+
+def too_little(contract: Contract, train_tokens: int) -> list[str]:
+    """Return why the contract's minimum of tokens is not met: by the corpus, and by what is trained on (CASE-04)."""
+    least, training = contract.data.least_tokens, contract.training
+    if least is None:
+        return []
+    planned = training.steps * training.sequences * contract.model.context
+    found = []
+    if train_tokens < least:
+        found.append(f"the train side holds {train_tokens} tokens, where data.least_tokens asks for {least}")
+    if planned < least:
+        found.append(
+            f"{training.steps} steps x {training.sequences} sequences x {contract.model.context} tokens = {planned}, "
+            f"where data.least_tokens asks for {least}"
+        )
+    return found

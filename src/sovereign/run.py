@@ -140,7 +140,7 @@ class _Execution:
         self.plan, self.intent, self.root, self.folder, self.keep = plan, intent, root, folder, keep
         self.told, self.progress = told, progress
         self.settings, self.evaluation = plan.contract.training, plan.contract.evaluation
-        self.model = build(plan.contract.model, plan.vocabulary, plan.seed).to(plan.device)
+        self.model = build(plan.contract.model, plan.vocabulary, plan.seed, plan.corpus.end_of_text).to(plan.device)
         self.optimizer = adamw(self.model, self.settings.optimizer)
         self.clock = 0.0
         self.best: tuple[float, int] | None = None  # validation loss, step
@@ -186,6 +186,8 @@ class _Execution:
         corpus = self.plan.corpus
         for row in corpus.documents:
             journal.log("corpus", **row.plain())
+        for probe in corpus.probes():
+            journal.log("tokenizer", **asdict(probe))
         with self._cost(journal, "overlap and floors"):
             train = corpus.train
             held_out = [
@@ -297,7 +299,7 @@ class _Execution:
             return
         for step, (loss, weights) in sorted(self.straight.items()):
             again = replay(
-                path, step, lambda: build(self.plan.contract.model, self.plan.vocabulary, self.plan.seed + 1),
+                path, step, lambda: build(self.plan.contract.model, self.plan.vocabulary, self.plan.seed + 1, self.plan.corpus.end_of_text),
                 self.plan.stream, self.settings, device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
             )  # fmt: skip
             self.journal.log(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sovereign.canonical import digest, digest_bytes, digest_file
 from sovereign.contract.contract import Contract
-from sovereign.contract.data import Folder, JsonLines, TextFile
+from sovereign.contract.data import Folder, JsonLines, Parquet, TextFile
 from sovereign.evidence.intent import Worktree
 
 PACKAGE = Path(__file__).parent
@@ -106,14 +106,15 @@ def source_digest(contract: Contract, root: Path) -> str | None:
 
 def source_files(contract: Contract, root: Path) -> tuple[Path, ...]:
     """Return the files inside the repository that a contract's data comes from."""
-    source = contract.data.source
-    if isinstance(source, Folder):
-        place = root / source.path
-        files = {file for pattern in source.include for file in place.glob(pattern) if file.is_file()}
-    elif isinstance(source, JsonLines | TextFile):
-        files = {root / source.path}
-    else:
-        return ()
+    files: set[Path] = set()
+    for source in contract.data.sources:
+        if isinstance(source, Folder):
+            place = root / source.path
+            files |= {file for pattern in source.include for file in place.glob(pattern) if file.is_file()}
+        elif isinstance(source, Parquet) and (root / source.path).is_dir():
+            files |= set((root / source.path).rglob("*.parquet"))
+        elif isinstance(source, JsonLines | TextFile | Parquet):
+            files.add(root / source.path)
     inside = root.resolve()
     return tuple(sorted(file for file in files if file.is_file() and file.resolve().is_relative_to(inside)))
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "init": "Write a first spec and a first contract.",
     "run": "Carry out a contract: intent, training, evidence.",
     "plan": "Say what a contract would do here, and whether it may.",
+    "corpus": "Build a contract's documents, look at them, compare two.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
@@ -28,6 +29,7 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a document kind.",
 }
 TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
+DATA = frozenset({"datasets", "huggingface_hub", "pyarrow"})  # the extra `data`
 EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
 7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted."""
 
@@ -108,6 +110,11 @@ def _told(error: Exception) -> int:
         return 4
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING:
         click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
+        return 2
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in DATA:
+        click.echo(
+            f"this needs {error.name}, which other sources of data bring: pip install 'sovereign[data]'", err=True
+        )
         return 2
     if isinstance(error, OSError) and error.filename is not None:
         click.echo(f"{error.filename}: {error.strerror}", err=True)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sovereign.canonical import Record
 
+Commit = Annotated[
+    str,
+    Field(description="the commit pinned, 40 hex digits: a branch or a tag would be another data set tomorrow"),
+    AfterValidator(lambda value: _pinned(value)),
+]
+LicenceField = Annotated[str | None, Field(description="field that holds a document's licence, as an SPDX id")]
+
+
+def _pinned(value: str) -> str:
+    if len(value) != 40 or set(value) - set("0123456789abcdef"):
+        raise ValueError(f"{value!r} may move; pin a commit, 40 hex digits")
+    return value
+
 
 class StandardLibrary(Record):
-    """The source code of the running Python's standard library: a real corpus that every machine has."""
+    """The running Python's standard library, a real corpus that every machine has: its code, or the prose in it."""
 
     kind: Literal["stdlib"]
+    part: Literal["source", "docstrings"] = "source"
 
 
 class Folder(Record):
@@ -37,9 +51,61 @@ class JsonLines(Record):
     kind: Literal["jsonl"]
     path: str
     field: str = "text"
+    licence: LicenceField = None
 
 
-Source = Annotated[StandardLibrary | Folder | TextFile | JsonLines, Field(discriminator="kind")]
+class Parquet(Record):
+    """One document a row, in a named column of one Parquet file or of all below a folder."""
+
+    kind: Literal["parquet"]
+    path: str
+    field: str = "text"
+    licence: LicenceField = None
+
+
+class HubDataset(Record):
+    """One document a row of a data set on the Hugging Face hub, at a pinned commit."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    revision: Commit
+    config: str | None = None
+    split: str = "train"
+    field: str = "text"
+    licence: LicenceField = None
+
+
+Single = Annotated[StandardLibrary | Folder | TextFile | JsonLines | Parquet | HubDataset, Field(discriminator="kind")]
+
+
+class Part(Record):
+    """One source of several, and how much of the whole it is to make up."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="stands before the names of its documents")
+    source: Single
+    weight: float = Field(gt=0, description="share of the bytes used, relative to the other parts")
+
+
+class Mixture(Record):
+    """Several sources, cut by document hash to the shares of their weights.
+
+    Nothing is repeated: the part that is scarcest for its weight is used whole, and of the others what is too much
+    is left out, and counted.
+    """
+
+    kind: Literal["mixture"]
+    parts: tuple[Part, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Mixture:
+        if len({part.name for part in self.parts}) != len(self.parts):
+            raise ValueError("two parts have one name")
+        return self
+
+
+Source = Annotated[
+    StandardLibrary | Folder | TextFile | JsonLines | Parquet | HubDataset | Mixture, Field(discriminator="kind")
+]
 
 
 class NearDuplicates(Record):
@@ -48,6 +114,9 @@ class NearDuplicates(Record):
     jaccard: float = Field(default=0.6, gt=0, le=1)
     shingle: int = Field(default=5, ge=1, description="words in a shingle")
     permutations: int = Field(default=128, ge=16, le=1024)
+    keep: Literal["all", "first"] = Field(
+        default="all", description="all of a family, on one side; or the first by hash, the others left out and counted"
+    )
 
 
 class Split(Record):
@@ -72,8 +141,37 @@ class Data(Record):
     source: Source
     least_bytes: int = Field(default=1, ge=1)
     most_bytes: int | None = Field(default=None, ge=1)
+    undecodable: Literal["leave_out", "refuse"] = Field(
+        default="leave_out", description="a document that is no UTF-8: left out and counted, or the end of the build"
+    )
+    licences: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="SPDX ids; documents under another, or under none, are left out"
+    )
     near_duplicates: NearDuplicates = NearDuplicates()
     split: Split = Split()
+    least_tokens: int | None = Field(
+        default=None, ge=1, description="the plan is refused where the train side, or what is trained on, is less"
+    )
+
+    @property
+    def sources(self) -> tuple[Single, ...]:
+        """The sources themselves, whether one or several."""
+        if isinstance(self.source, Mixture):
+            return tuple(part.source for part in self.source.parts)
+        return (self.source,)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Data:
+        if self.most_bytes is not None and self.most_bytes < self.least_bytes:
+            raise ValueError(f"most_bytes {self.most_bytes} is below least_bytes {self.least_bytes}")
+        if self.licences is not None:
+            silent = [one.kind for one in self.sources if getattr(one, "licence", None) is None]
+            if silent:
+                raise ValueError(
+                    f"licences are asked for, and the {silent[0]} source names no field of them: "
+                    "give its `licence`, where it has one"
+                )
+        return self
 
 
 class TrainedBpe(Record):
@@ -83,11 +181,42 @@ class TrainedBpe(Record):
     vocabulary: int = Field(ge=257, le=1_000_000, description="entries, the 256 bytes and <|endoftext|> included")
 
 
+class ProbeString(Record):
+    """A text and the ids that the reference tokenizer gives it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+class Expected(Record):
+    """What shows that a tokenizer is the one that was meant; whatever differs refuses the plan."""
+
+    special: dict[str, int] = Field(default={}, description="special token -> id")
+    strings: tuple[ProbeString, ...] = ()
+    least_bytes_per_token: float | None = Field(default=None, gt=0, description="over all documents")
+    most_bytes_per_token: float | None = Field(default=None, gt=0)
+
+
 class ImportedTokenizer(Record):
     """A tokenizer.json that exists already."""
 
     kind: Literal["file"]
     path: str
+    end_of_text: str = Field(default="<|endoftext|>", description="the special token that stands between documents")
+    vocabulary: int | None = Field(default=None, ge=2, description="entries it must have; whatever it has by default")
+    expect: Expected = Expected()
 
 
-Tokenizer = Annotated[TrainedBpe | ImportedTokenizer, Field(discriminator="kind")]
+class HubTokenizer(Record):
+    """The tokenizer.json of a model on the Hugging Face hub, at a pinned commit."""
+
+    kind: Literal["hub"]
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
+    revision: Commit
+    file: str = "tokenizer.json"
+    end_of_text: str = "<|endoftext|>"
+    vocabulary: int | None = Field(default=None, ge=2)
+    expect: Expected = Expected()
+
+
+Tokenizer = Annotated[TrainedBpe | ImportedTokenizer | HubTokenizer, Field(discriminator="kind")]

@@ -36,9 +36,9 @@ from sovereign.canonical import (
     sync_directory,
     write_atomic,
 )  # fmt: skip
-from sovereign.contract.data import Data, ImportedTokenizer, Tokenizer
+from sovereign.contract.data import Data, HubTokenizer, ImportedTokenizer, Mixture, Tokenizer, TrainedBpe
 from sovereign.corpus import tokens
-from sovereign.corpus.documents import Found, LeftOut, Text, clean, gather
+from sovereign.corpus.documents import Found, LeftOut, Text, clean, gather, left, to_shares
 from sovereign.corpus.scoring import Ids
 from sovereign.corpus.shards import Shards, open_shards, sealed, unsealed, write_shards
 from sovereign.corpus.split import Side, near_duplicates, sides
@@ -60,13 +60,15 @@ class Listed(Record):
     bytes: int
     tokens: int
     cluster: str = ""
+    round_trip: Literal["", "exact", "differs"] = ""
 
 
 class Listing(Record):
     """What a corpus holds."""
 
-    format: Literal["sovereign/corpus/v1"] = "sovereign/corpus/v1"
+    format: Literal["sovereign/corpus/v2"] = "sovereign/corpus/v2"
     tokenizer: str
+    end_of_text: str = tokens.END_OF_TEXT
     documents: tuple[Listed, ...]
     texts: str
     seconds: dict[str, float]
@@ -121,6 +123,15 @@ class Corpus:
         documents = sorted((one.document, one.split, one.tokens) for one in self.documents if one.split != "left_out")
         return digest({"documents": [list(one) for one in documents], "tokenizer": self.tokenizer_digest})
 
+    def side_digest(self, side: Side) -> str:
+        """What one side is: losses on two sides of different digests cannot be compared (CASE-36)."""
+        documents = sorted((one.document, one.tokens) for one in self.documents if one.split == side)
+        return digest({"documents": [list(one) for one in documents], "tokenizer": self.tokenizer_digest})
+
+    def probes(self) -> list[tokens.Probed]:
+        """Return what the tokenizer makes of strings that are the same for every tokenizer."""
+        return tokens.probed(self._tokenizer)
+
     def ids(self, side: Side) -> list[tuple[str, Ids]]:
         """Return (document, ids) of one side, in the order of its shards."""
         shards = self.shards[side]
@@ -142,7 +153,7 @@ class Corpus:
 
     @cached_property
     def _tokenizer(self) -> Bpe:
-        return tokens.load(self.tokenizer_path)
+        return tokens.load(self.tokenizer_path, self.listing.end_of_text)
 
     def encode(self, text: str) -> list[int]:
         return [int(one) for one in tokens.encode(self._tokenizer, [text])[0]]
@@ -154,19 +165,21 @@ class Corpus:
 def build(data: Data, tokenizer: Tokenizer, root: Path, cache: Path, told: Told) -> Corpus:
     """Return the corpus of a data and a tokenizer section, built under `cache` unless it stands there whole.
 
-    Raises Malformed for what cannot be read, and ValueError for a split that leaves a side empty.
+    Raises Malformed for what cannot be read, and ValueError for a split that leaves a side empty, a mixture with an
+    empty part, and a tokenizer that is not as the contract expects.
     """
     told("reading the source", 0, 1)
     began = time.perf_counter()
     found = list(gather(data.source, root))
     read_seconds = time.perf_counter() - began
-    folder = cache / _key(data, tokenizer, root, found).removeprefix("sha256:")[:16]
+    file = _existing(tokenizer, root)
+    folder = cache / _key(data, tokenizer, file, found).removeprefix("sha256:")[:16]
     if (folder / "corpus.json").exists():
         return open_corpus(folder)
     partial = cache / f".{folder.name}.{secrets.token_hex(4)}.partial"
     partial.mkdir(parents=True)
     try:
-        _build_in(partial, data, tokenizer, root, found, read_seconds, told)
+        _build_in(partial, data, tokenizer, file, found, read_seconds, told)
         try:
             os.rename(partial, folder)
         except OSError:  # another builder was first; both built the same
@@ -183,7 +196,7 @@ def open_corpus(folder: Path) -> Corpus:
     listing = unsealed(Listing, folder / "corpus.json")
     corpus = Corpus(folder, listing, {side: open_shards(folder / side) for side in SIDES})
     faults = []
-    if tokens.tokenizer_digest(tokens.load(corpus.tokenizer_path)) != listing.tokenizer:
+    if tokens.tokenizer_digest(tokens.load(corpus.tokenizer_path, listing.end_of_text)) != listing.tokenizer:
         faults.append(
             Problem(str(corpus.tokenizer_path), "is not the tokenizer that made the shards; remove the folder")
         )
@@ -194,19 +207,37 @@ def open_corpus(folder: Path) -> Corpus:
     return corpus
 
 
-def _key(data: Data, tokenizer: Tokenizer, root: Path, found: Sequence[Found]) -> str:
-    imported = digest_bytes((root / tokenizer.path).read_bytes()) if isinstance(tokenizer, ImportedTokenizer) else ""
+def _existing(section: Tokenizer, root: Path) -> Path | None:
+    """Return the file of a tokenizer that exists already."""
+    if isinstance(section, HubTokenizer):
+        return tokens.fetch(section)
+    return root / section.path if isinstance(section, ImportedTokenizer) else None
+
+
+def _key(data: Data, tokenizer: Tokenizer, file: Path | None, found: Sequence[Found]) -> str:
+    try:
+        imported = digest_bytes(file.read_bytes()) if file else ""
+    except OSError as error:
+        raise Malformed([Problem(str(file), f"cannot be read: {error.strerror}")]) from None
+    meant = {key: value for key, value in data.meaning().items() if key != "least_tokens"}  # it decides no content
     return digest(
         {
-            "data": data.meaning(),
+            "format": Listing.model_fields["format"].default,
+            "data": meant,
             "tokenizer": tokenizer.meaning() | {"file": imported},
-            "source": [[one.name, digest_bytes(one.data)] for one in found],
+            "source": [[one.name, digest_bytes(one.data), one.licence] for one in found],
         }
     )
 
 
 def _build_in(
-    folder: Path, data: Data, section: Tokenizer, root: Path, found: Sequence[Found], read_seconds: float, told: Told
+    folder: Path,
+    data: Data,
+    section: Tokenizer,
+    file: Path | None,
+    found: Sequence[Found],
+    read_seconds: float,
+    told: Told,
 ) -> None:
     seconds = {"reading": read_seconds}
 
@@ -221,19 +252,32 @@ def _build_in(
     texts, left_out = clean(found, data)
     with timed("near duplicates"):
         clusters = near_duplicates(texts, data.near_duplicates)
-    side = sides(clusters, data.split)
+    if data.near_duplicates.keep == "first":
+        left_out += [left(one, "near_duplicate") for one in texts if clusters[one.document] != one.document]
+        texts = [one for one in texts if clusters[one.document] == one.document]
+    if isinstance(data.source, Mixture):
+        texts, beyond = to_shares(texts, data.source.parts)
+        left_out += beyond
+    side = sides({one.document: clusters[one.document] for one in texts}, data.split)
     with timed("tokenizer"):
-        if isinstance(section, ImportedTokenizer):
-            tokenizer = tokens.load(root / section.path)
-        else:
+        if isinstance(section, TrainedBpe):
             # the train side only: a vocabulary chosen on validation text would already know it
             tokenizer = tokens.train_bpe(
                 (one.text for one in texts if side[one.document] == "train"), section.vocabulary
             )
+            end = tokens.END_OF_TEXT
+        else:
+            assert file is not None
+            tokenizer, end = tokens.load(file, section.end_of_text), section.end_of_text
     with timed("tokens"):
-        ids = dict(
-            zip((one.document for one in texts), tokens.encode(tokenizer, [one.text for one in texts]), strict=True)
-        )
+        encoded = tokens.encode(tokenizer, [one.text for one in texts])
+        ids = dict(zip((one.document for one in texts), encoded, strict=True))
+    if not isinstance(section, TrainedBpe):
+        faults = tokens.unexpected(tokenizer, section.expect, sum(one.bytes for one in texts), sum(map(len, encoded)))
+        if faults:
+            raise ValueError("\n".join(f"tokenizer: {fault}" for fault in faults))
+    with timed("round trip"):
+        exact = dict(zip(ids, tokens.round_trips(tokenizer, [one.text for one in texts], encoded), strict=True))
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     name = tokens.tokenizer_digest(tokenizer)
     with timed("shards"):
@@ -241,8 +285,8 @@ def _build_in(
             write_shards(
                 folder / one,
                 ((text.document, ids[text.document]) for text in texts if side[text.document] == one),
-                vocabulary=tokenizer.get_vocab_size(),
-                end_of_text=tokens.end_of_text(tokenizer),
+                vocabulary=tokens.size(tokenizer),
+                end_of_text=tokens.end_of_text(tokenizer, end),
                 tokenizer=name,
             )
     held_out = [{"document": one.document, "text": one.text} for one in texts if side[one.document] != "train"]
@@ -250,7 +294,8 @@ def _build_in(
     write_atomic(folder / "texts.jsonl", lines)
     listing = Listing(
         tokenizer=name,
-        documents=tuple(_listed(texts, left_out, side, clusters, ids)),
+        end_of_text=end,
+        documents=tuple(_listed(texts, left_out, side, clusters, ids, exact)),
         texts=digest_bytes(lines),
         seconds={part: round(took, 3) for part, took in seconds.items()},
     )
@@ -265,11 +310,13 @@ def _listed(
     side: dict[str, Side],
     clusters: dict[str, str],
     ids: Mapping[str, Ids],
+    exact: Mapping[str, bool],
 ) -> Iterator[Listed]:
     for one in texts:
         yield Listed(
             document=one.document, name=one.name, split=side[one.document], bytes=one.bytes,
             tokens=len(ids[one.document]), cluster=clusters[one.document],
+            round_trip="exact" if exact[one.document] else "differs",
         )  # fmt: skip
     for gone in left_out:
         yield Listed(

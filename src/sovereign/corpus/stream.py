@@ -94,6 +94,11 @@ class Stream:
         """Tokens that no window of a pass holds as an input: the remainder at the end, never empty."""
         return self.shards.tokens - self.per_pass * self.context
 
+    @property
+    def packing(self) -> float:
+        """Share of the train tokens that stand in a window: nothing is padded, so only `dropped` is lost."""
+        return self.per_pass * self.context / max(1, self.shards.tokens)
+
     def capacity(self) -> int:
         """Return how many windows may be consumed over all passes."""
         return math.floor(self.per_pass * self.most_passes)

@@ -33,10 +33,38 @@ class CorpusRow(Row):
     document: DocumentId
     name: str
     split: Literal["train", "validation", "control", "left_out"]
-    reason: Literal["", "too_short", "too_long", "not_utf8", "exact_duplicate"] = ""
+    reason: Literal[
+        "", "too_short", "too_long", "not_utf8", "exact_duplicate", "licence", "near_duplicate", "over_share"
+    ] = ""
     bytes: Count
     tokens: Count
     cluster: DocumentId | Literal[""] = Field(default="", description="first document of its near-duplicate cluster")
+    round_trip: Literal["", "exact", "differs"] = Field(
+        default="", description="whether its text comes back from its ids; empty where that was not tried"
+    )
+
+
+class TokenizerRow(Row):
+    """What the tokenizer makes of one of a fixed list of strings, the same for every tokenizer."""
+
+    kind: Literal["tokenizer"] = "tokenizer"
+    text: str
+    ids: tuple[Count, ...]
+    exact: bool = Field(description="whether the string comes back from its ids")
+
+
+class PositionRow(Row):
+    """The loss of a run of one document's tokens, by how far into the window they stand."""
+
+    kind: Literal["position"] = "position"
+    step: Count
+    document: DocumentId
+    start: Count = Field(
+        description="tokens before the first target's own input: 0 is given one token, the end-of-text"
+    )
+    stop: int = Field(ge=1, description="first position that is not counted any more")
+    nll: float = Field(ge=0, description="nats, summed over the targets from start to stop")
+    tokens: int = Field(ge=1)
 
 
 class OverlapRow(Row):
@@ -160,6 +188,8 @@ class CostRow(Row):
 
 AnyRow = (
     CorpusRow
+    | TokenizerRow
+    | PositionRow
     | OverlapRow
     | FloorRow
     | StepRow
@@ -175,6 +205,8 @@ KINDS: dict[str, type[Row]] = {
     kind.model_fields["kind"].default: kind
     for kind in (
         CorpusRow,
+        TokenizerRow,
+        PositionRow,
         OverlapRow,
         FloorRow,
         StepRow,

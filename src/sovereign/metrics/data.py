@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from sovereign.evidence.folder import Observed
@@ -25,11 +27,37 @@ def shared_documents(observed: Observed) -> Interval:
 
 def overlap_excess(observed: Observed) -> Interval:
     """Return the share of validation tokens inside 50-token matches with the train side, above the control's share."""
+    return _excess(observed, lambda row: row.covered_50)
+
+
+def phrase_overlap_excess(observed: Observed) -> Interval:
+    """Return the share of validation tokens inside 13-token matches with the train side, above the control's share."""
+    return _excess(observed, lambda row: row.covered_13)
+
+
+def _excess(observed: Observed, covered: Callable[[OverlapRow], int]) -> Interval:
     sides = []
     for split in ("validation", "control"):
         rows = [row for row in observed.of(OverlapRow) if row.split == split]
         if not rows:
             raise Unmeasurable(f"no overlap rows of the {split} split")
         rows.sort(key=lambda row: row.document)
-        sides.append((np.array([row.covered_50 for row in rows], float), np.array([row.tokens for row in rows], float)))
+        sides.append((np.array([covered(row) for row in rows], float), np.array([row.tokens for row in rows], float)))
     return ratio_difference(sides[0], sides[1])
+
+
+def round_trip_errors(observed: Observed) -> Interval:
+    """Return how many documents do not come back from their ids exactly; every document used was tried."""
+    used = [row for row in observed.of(CorpusRow) if row.split != "left_out"]
+    if not used or any(not row.round_trip for row in used):
+        raise Unmeasurable("needs corpus rows that say whether each document came back from its ids")
+    return exact(float(sum(row.round_trip == "differs" for row in used)), len(used))
+
+
+def bytes_per_token(observed: Observed) -> Interval:
+    """Return the bytes of all documents used over their tokens."""
+    used = [row for row in observed.of(CorpusRow) if row.split != "left_out"]
+    tokens = sum(row.tokens for row in used)
+    if not tokens:
+        raise Unmeasurable("no corpus rows with tokens")
+    return exact(sum(row.bytes for row in used) / tokens, len(used), "total over total")

@@ -67,11 +67,40 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return to_hidden.mul_(slope.to(to_hidden.dtype)), to_weight.mul_(slope), None
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return causal attention [b, heads, t, d] of q [b, heads, t, d] to k and v [b, kv heads, t, d]."""
+def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks: Tensor | None = None) -> Tensor:
+    """Return attention [b, heads, t, d] of q [b, heads, t, d] to k and v [b, kv heads, s, d].
+
+    Causal, unless `seen` [b or 1, 1, t, s] says which keys a query may see. `sinks` [heads] are logits that join
+    every softmax of their head and stand for no value (OpenAI 2025, gpt-oss; Xiao et al. 2023); they need `seen`.
+    """
+    if sinks is not None:
+        assert seen is not None  # whoever has sinks has a mask: torch's causal one does not reach past them
+        return _with_sinks(q, k, v, seen, sinks)
+    if seen is not None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         return _CpuAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+
+SPARE = 8  # columns added for the sinks: one is used, and GPU kernels want head dimensions in multiples of 8
+
+
+def _with_sinks(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sinks: Tensor) -> Tensor:
+    """Return attention in which a first key, of value zero, has the score `sinks` for every query.
+
+    A key is shared by several heads and a sink is not, so its score comes in through a further column of the queries.
+    """
+    (b, heads, t, d), scale = q.shape, q.shape[-1] ** -0.5
+    scores = (sinks / scale).to(q.dtype).view(1, heads, 1, 1).expand(b, heads, t, 1)
+    queries = torch.cat((q, scores, q.new_zeros(b, heads, t, SPARE - 1)), -1)
+    keys, values = F.pad(k, (0, SPARE, 1, 0)), F.pad(v, (0, SPARE, 1, 0))
+    first = torch.zeros(keys.shape[2:], dtype=keys.dtype, device=keys.device)
+    first[0, d] = 1
+    mixed = F.scaled_dot_product_attention(
+        queries, keys + first, values, attn_mask=F.pad(seen, (1, 0), value=True), scale=scale, enable_gqa=True
+    )
+    return mixed[..., :d]
 
 
 class _CpuAttention(torch.autograd.Function):
