@@ -68,7 +68,7 @@ def covered(
     distinct[1:] = hashes[1:] != hashes[:-1]
     again = np.flatnonzero(~distinct)
     distinct[again] = ~_same(tokens, places[again - 1], tokens, places[again], length)
-    sought = _Sought(tokens, places[distinct], hashes[distinct], length)
+    sought = Sought(tokens, places[distinct], hashes[distinct], length)
     del hashes, again
 
     for at in range(0, train.tokens - length + 1, block):
@@ -84,8 +84,8 @@ def covered(
     return np.diff(total[starts])
 
 
-class _Sought:
-    """Distinct n-grams in order of their hashes, and which of them were found."""
+class Sought:
+    """N-grams in order of their hashes, and which of them were found; one that stands twice is looked for twice."""
 
     def __init__(self, tokens: Tokens, places: Places, hashes: Hashes, length: int):
         self.tokens, self.places, self.hashes, self.length = tokens, places, hashes, length
