@@ -21,6 +21,7 @@ MAY["corpus"] = {"canonical", "contract"}
 MAY["model"] = {"canonical", "contract"}
 MAY["training"] = {"canonical", "contract", "corpus", "model"}
 MAY["plan"] = {"canonical", "contract", "corpus", "model", "training"}
+MAY["probing"] = MAY["plan"] | {"plan"}
 MAY["run"] = set(MAY) | {"plan"}
 MAY["recording"] = set(MAY) | {"run"}
 MAY["cli"] = set(MAY) | {"run", "recording"}

@@ -135,6 +135,19 @@ class Split(Record):
         return self
 
 
+class Canaries(Record):
+    """Random secrets planted in the train side, to see what is memorized (Carlini et al. 2019)."""
+
+    copies: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
+        default=(1, 2, 4, 8, 16), min_length=1, description="how often secrets are planted: some once, some twice, ..."
+    )
+    each: int = Field(default=8, ge=1, description="secrets for each number of copies")
+    candidates: int = Field(default=1023, ge=15, description="secrets of the same format that are never planted")
+    tokens: int = Field(default=10, ge=4, le=64)
+    prefix: str = Field(default="The secret is", min_length=1)
+    salt: str = "canary"
+
+
 class Data(Record):
     """Documents, cleaning, and the split."""
 
@@ -149,6 +162,7 @@ class Data(Record):
     )
     near_duplicates: NearDuplicates = NearDuplicates()
     split: Split = Split()
+    canaries: Canaries | None = Field(default=None, description="none are planted where this is absent")
     least_tokens: int | None = Field(
         default=None, ge=1, description="the plan is refused where the train side, or what is trained on, is less"
     )

@@ -92,6 +92,24 @@ class Samples(Record):
     top_k: int = Field(default=50, ge=0, description="0 keeps every token")
 
 
+class Extraction(Record):
+    """Passages begun for the model, from the train side and from the control (Carlini et al. 2022)."""
+
+    passages: int = Field(default=300, ge=1, description="of each side; 300 without a hit bound the rate at 1 %")
+    prompt: int = Field(default=32, ge=1, description="tokens shown")
+    continued: int = Field(default=32, ge=1, description="tokens that must follow, each right")
+
+
+class Probes(Record):
+    """Questions asked of the last weights, whose answers the diagnosis reads. Each costs what `plan` says."""
+
+    path: int = Field(default=0, ge=0, description="windows scored by training's and by evaluation's path")
+    permuted: int = Field(default=0, ge=0, description="validation documents scored with their tokens out of order")
+    membership: int = Field(default=0, ge=0, description="documents of each side scored by loss and Min-K%++")
+    extraction: Extraction | None = None
+    novelty: bool = Field(default=False, description="how much of the samples stands in the train side")
+
+
 class Evaluation(Record):
     """What is measured on the way, in evaluation mode: the same documents every time."""
 
@@ -100,4 +118,5 @@ class Evaluation(Record):
     tokens: int = Field(default=512, ge=8, description="most target tokens of one document")
     batch: int = Field(default=8, ge=1, description="windows in one forward; does not change the result")
     samples: Samples = Samples()
+    probes: Probes = Probes()
     replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")

@@ -36,8 +36,8 @@ from sovereign.canonical import (
     sync_directory,
     write_atomic,
 )  # fmt: skip
-from sovereign.contract.data import Data, HubTokenizer, ImportedTokenizer, Mixture, Tokenizer, TrainedBpe
-from sovereign.corpus import tokens
+from sovereign.contract.data import Canaries, Data, HubTokenizer, ImportedTokenizer, Mixture, Tokenizer, TrainedBpe
+from sovereign.corpus import canaries, tokens
 from sovereign.corpus.documents import Found, LeftOut, Text, clean, gather, left, to_shares
 from sovereign.corpus.scoring import Ids
 from sovereign.corpus.shards import Shards, open_shards, sealed, unsealed, write_shards
@@ -154,6 +154,10 @@ class Corpus:
     @cached_property
     def _tokenizer(self) -> Bpe:
         return tokens.load(self.tokenizer_path, self.listing.end_of_text)
+
+    def secrets(self, section: Canaries) -> canaries.Secrets:
+        """Return the canaries that a data section plants, found again from its salt."""
+        return canaries.secrets(section, self.encode(section.prefix), self.vocabulary, self.end_of_text)
 
     def encode(self, text: str) -> list[int]:
         return [int(one) for one in tokens.encode(self._tokenizer, [text])[0]]
@@ -280,11 +284,16 @@ def _build_in(
         exact = dict(zip(ids, tokens.round_trips(tokenizer, [one.text for one in texts], encoded), strict=True))
     write_atomic(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     name = tokens.tokenizer_digest(tokenizer)
+    planted = (
+        [] if data.canaries is None else list(canaries.documents(_secrets(data, tokenizer, end), data.canaries.salt))
+    )
     with timed("shards"):
         for one in SIDES:
+            mine = [(text.document, ids[text.document]) for text in texts if side[text.document] == one]
+            secret = [(document, ids) for document, _, ids in planted if one == "train"]
             write_shards(
                 folder / one,
-                ((text.document, ids[text.document]) for text in texts if side[text.document] == one),
+                canaries.among(mine, secret),
                 vocabulary=tokens.size(tokenizer),
                 end_of_text=tokens.end_of_text(tokenizer, end),
                 tokenizer=name,
@@ -295,13 +304,22 @@ def _build_in(
     listing = Listing(
         tokenizer=name,
         end_of_text=end,
-        documents=tuple(_listed(texts, left_out, side, clusters, ids, exact)),
+        documents=(
+            *_listed(texts, left_out, side, clusters, ids, exact),
+            *(Listed(document=one, name=name, split="train", bytes=0, tokens=len(ids)) for one, name, ids in planted),
+        ),
         texts=digest_bytes(lines),
         seconds={part: round(took, 3) for part, took in seconds.items()},
     )
     write_atomic(
         folder / "corpus.json", sealed({key: value for key, value in listing.plain().items() if key != "digest"})
     )
+
+
+def _secrets(data: Data, tokenizer: Bpe, end: str) -> canaries.Secrets:
+    assert data.canaries is not None
+    prefix = [int(one) for one in tokens.encode(tokenizer, [data.canaries.prefix])[0]]
+    return canaries.secrets(data.canaries, prefix, tokens.size(tokenizer), tokens.end_of_text(tokenizer, end))
 
 
 def _listed(
