@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # spelt out, so that a command that renders nothing does not load the renderings; a test compares
-FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "badge", "html")
+FORMATS = ("text", "json", "junit", "sarif", "code-scanning", "github", "markdown", "badge", "html")
 
 
 @dataclass(frozen=True)
