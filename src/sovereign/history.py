@@ -52,6 +52,14 @@ def tree_at(root: Path, ref: str) -> Iterator[Path]:
         yield Path(place)
 
 
+def commit(root: Path) -> str:
+    """Return the commit that is checked out, or nothing where there is none."""
+    try:
+        return _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip()
+    except Unresolvable:
+        return ""
+
+
 def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     command = ["git", "-C", str(root), *arguments]
     try:

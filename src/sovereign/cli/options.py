@@ -98,8 +98,15 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
             )
     if not found.head:
         for problem in repository.problems:
-            click.echo(str(problem), err=True)
+            tell(str(problem))
     return found
+
+
+def tell(text: str) -> None:
+    """Say something on standard error; what evidence made of it moves no cursor and colours nothing."""
+    from sovereign.report.terminal import harmless  # here: most calls have nothing to say
+
+    click.echo(harmless(text), err=True)
 
 
 def print_json(value: Any) -> None:

@@ -91,9 +91,11 @@ def write_reports(targets: tuple[Target, ...], found: Evaluated, profile: Any, c
 def judgement(found: Evaluated, profile: Any, code: int, base: str | None, with_runs: bool) -> Judged:
     """Return what was found as renderings take it."""
     from sovereign.gate.profile import Exit
+    from sovereign.history import commit
     from sovereign.report.judged import judged
 
-    return judged(found.repository, found.head, profile, Exit(code), found.base if base else None, with_runs)
+    head = commit(found.repository.root) if with_runs else ""  # the renderings for people name it
+    return judged(found.repository, found.head, profile, Exit(code), found.base if base else None, with_runs, head)
 
 
 @click.command("report")

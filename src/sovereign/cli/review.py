@@ -18,8 +18,9 @@ from sovereign.cli.options import evaluated, open_root, profile_option, root_opt
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of to standard output."
 )
+@click.option("--head", metavar="SHA", help="The commit to name as the head; by default the one checked out.")
 @root_option
-def command(base: str, profile: str, limit: int, output: Path | None, root: Path | None) -> int:
+def command(base: str, profile: str, limit: int, output: Path | None, head: str | None, root: Path | None) -> int:
     """Say in Markdown what a reviewer must know: what changed status, what is new, what gave way, what is not so.
 
     The exit code is the one of `sovereign gates --base REF` under the profile.
@@ -29,6 +30,7 @@ def command(base: str, profile: str, limit: int, output: Path | None, root: Path
     sovereign review --base origin/main --output review.md
     """
     from sovereign.canonical import write_atomic
+    from sovereign.history import commit
     from sovereign.report.reviewing import markdown
     from sovereign.review import review
 
@@ -40,7 +42,7 @@ def command(base: str, profile: str, limit: int, output: Path | None, root: Path
         found.base, found.head, against.edits, against.criteria,
         (against.base.amendments, repository.amendments), (against.base.waivers, repository.waivers),
     )  # fmt: skip
-    text = markdown(seen, profile, base, repository.root, limit)
+    text = markdown(seen, profile, base, head or commit(repository.root), repository.root, limit)
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sovereign.cli.options import base_option, json_option, open_root, print_json, root_option
+from sovereign.cli.options import base_option, json_option, open_root, print_json, root_option, tell
 
 if TYPE_CHECKING:
     from sovereign.gate.admission import Finding
@@ -53,7 +53,7 @@ def command(runs: tuple[str, ...], base: str | None, as_json: bool, root: Path |
         })  # fmt: skip
     else:
         for finding in findings:
-            click.echo(str(finding), err=True)
+            tell(str(finding))
         for run in chosen:
             state = "is not so" if run.findings else "verified" if run.statement else "open, nothing stated yet"
             click.echo(f"{run.name}: {state}; {len(run.measurements)} measurements repeated from rows")

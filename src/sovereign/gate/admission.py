@@ -84,7 +84,6 @@ class Current:
     model: str | None  # None: the contract is gone
     evaluator: str
     source: str | None = None  # None: the data lies outside the repository, and the recorded manifest stands
-    environment: str | None = None  # None: not asked
 
 
 def instant(text: str) -> datetime:
@@ -92,8 +91,13 @@ def instant(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetime) -> tuple[str, ...]:
-    """Return which bound subjects differ from those the run saw: CODE, DATA, MODEL, EVALUATOR, ENV, EXPIRED."""
+def moved(
+    run: VerifiedRun, criterion: Criterion, current: Current, now: datetime, environment: str = "any"
+) -> tuple[str, ...]:
+    """Return which bound subjects differ from those the run saw: CODE, DATA, MODEL, EVALUATOR, ENV, EXPIRED.
+
+    The environment class is bound where the obligation names one, or the criterion is exact about it.
+    """
     intent = run.intent
     assert intent is not None
     subjects = intent.subjects
@@ -107,7 +111,7 @@ def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetim
         reasons.append("MODEL")
     if criterion.metric in run.moved:
         reasons.append("EVALUATOR")
-    if criterion.environment == "exact" and current.environment != intent.environment.class_:
+    if criterion.pinned(environment) and environment != intent.environment.class_:
         reasons.append("ENV")
     if criterion.max_age_days and run.statement and _age(run.statement, now) > timedelta(days=criterion.max_age_days):
         reasons.append("EXPIRED")
