@@ -95,7 +95,7 @@ def test_exit_codes_are_the_documented_ones(tmp_path: Path, loss: float, argumen
 def test_an_internal_error_is_70(tmp_path: Path) -> None:
     """A fault of ours is not mistaken for FALSIFIED, which is what a bare traceback's exit code says."""
     program = (
-        "import sovereign.repository as r; r.evaluate = lambda *a: 1 / 0;"
+        "import sovereign.repository as r; r.evaluate = lambda *a, **k: 1 / 0;"
         "import sys; sys.argv = ['sovereign', 'gates']; from sovereign.cli.main import main; main()"
     )
     repository(tmp_path)

@@ -26,11 +26,16 @@ COMMANDS = {
     "review": "Say what a reviewer of a change must know.",
     "explain": "Say why a criterion stands where it does.",
     "spec": "Lint a spec, classify its edits, write amendments.",
+    "sign": "Sign a run's documents.",
     "waive": "Let a criterion pass for a while, in the open.",
     "schema": "Print the JSON Schema of a document kind.",
 }
-TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
-DATA = frozenset({"datasets", "huggingface_hub", "pyarrow"})  # the extra `data`
+# module -> the extra that brings it, and what for
+EXTRAS = {
+    **dict.fromkeys(("torch", "tokenizers", "safetensors", "rensa", "filelock"), ("train", "training")),
+    **dict.fromkeys(("datasets", "huggingface_hub", "pyarrow"), ("data", "another source of data")),
+    **dict.fromkeys(("securesystemslib", "cryptography"), ("sign", "signing and checking signatures")),
+}
 EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
 7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted,
 141 nobody read the output to its end."""
@@ -117,12 +122,9 @@ def _told(error: Exception) -> int:
     if isinstance(error, Unresolvable):
         tell(f"the base cannot be read, so nothing can be compared with it: {error}")
         return 4
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING:
-        click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
-        return 2
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in DATA:
+    if isinstance(error, ModuleNotFoundError) and (wanted := EXTRAS.get((error.name or "").partition(".")[0])):
         click.echo(
-            f"this needs {error.name}, which other sources of data bring: pip install 'sovereign[data]'", err=True
+            f"{wanted[1]} needs {error.name}, which is not installed: pip install 'sovereign[{wanted[0]}]'", err=True
         )
         return 2
     if isinstance(error, OSError) and error.filename is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sovereign.cli.options import evaluated, open_root, profile_option, root_option
+from sovereign.cli.options import evaluated, open_root, profile_option, root_option, signature_option
 
 
 @click.command("review")
@@ -19,8 +19,11 @@ from sovereign.cli.options import evaluated, open_root, profile_option, root_opt
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of to standard output."
 )
 @click.option("--head", metavar="SHA", help="The commit to name as the head; by default the one checked out.")
+@signature_option
 @root_option
-def command(base: str, profile: str, limit: int, output: Path | None, head: str | None, root: Path | None) -> int:
+def command(
+    base: str, profile: str, limit: int, output: Path | None, head: str | None, require_signature: bool, root: Path | None
+) -> int:  # fmt: skip
     """Say in Markdown what a reviewer must know: what changed status, what is new, what gave way, what is not so.
 
     The exit code is the one of `sovereign gates --base REF` under the profile.
@@ -35,7 +38,7 @@ def command(base: str, profile: str, limit: int, output: Path | None, head: str 
     from sovereign.review import review
 
     repository = open_root(root)
-    found = evaluated(repository, base)
+    found = evaluated(repository, base, require_signature)
     against = found.against
     assert against is not None
     seen = review(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from sovereign.evidence.envelope import Signable
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.statement import Measurement, Outcome, Statement
 from sovereign.spec.criterion import Assurance, Criterion
@@ -43,6 +44,15 @@ class Closing:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """One signature of a run's document; no signer where no listed key made it."""
+
+    document: Signable
+    keyid: str
+    signer: str
+
+
+@dataclass(frozen=True)
 class VerifiedRun:
     """A run as verification passed it on: its documents, what its rows really measure, and what is not so."""
 
@@ -57,6 +67,8 @@ class VerifiedRun:
     assurance: Assurance = "recomputed"
     scripts: str | None = None  # digest of a callback's scripts as they stand now
     losses: str = ""  # digest of the training losses, by which scripted twins are told
+    envelopes: tuple[Signable, ...] = ()  # documents with signatures beside them
+    signatures: tuple[Signed, ...] = ()  # as the policy knows them
     findings: tuple[Finding, ...] = ()
 
     @property
