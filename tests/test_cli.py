@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +95,7 @@ def test_exit_codes_are_the_documented_ones(tmp_path: Path, loss: float, argumen
 def test_an_internal_error_is_70(tmp_path: Path) -> None:
     """A fault of ours is not mistaken for FALSIFIED, which is what a bare traceback's exit code says."""
     program = (
-        "import sovereign.repository as r; r.evaluate = lambda *a: 1 / 0;"
+        "import sovereign.repository as r; r.evaluate = lambda *a, **k: 1 / 0;"
         "import sys; sys.argv = ['sovereign', 'gates']; from sovereign.cli.main import main; main()"
     )
     repository(tmp_path)
@@ -184,3 +187,55 @@ def test_what_if_is_always_exploratory(tmp_path: Path) -> None:
     assert supposed.stdout.startswith(plain.stdout)
     assert "exploratory — not recorded: with 1.0, TOY-001 (validation/loss <= 3.0) would hold" in supposed.stdout
     assert set(wrong.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["gates"], ["gates", "--json"], ["--help"], ["schema", "contract"], ["verify"]], ids=" ".join
+)
+def test_a_closed_pipe_is_quiet_and_no_verdict(tmp_path: Path, arguments: list[str]) -> None:
+    """Where the reader has gone, a command says nothing more and exits 141: neither 0, satisfied, nor 1, FALSIFIED.
+
+    Caught: click's and rich's own exit 1, and 120 of an interpreter that flushes at its end.
+    """
+    write_run(repository(tmp_path))
+    command = [sys.executable, "-c", "from sovereign.cli.main import main; main()", *arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+    found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    os.close(writer)
+
+    assert (found.returncode, found.stderr) == (141, "")
+
+
+def test_the_terminal_obeys_no_evidence(tmp_path: Path) -> None:
+    """What evidence and specs say reaches a live terminal as text: no colour, title or cursor of theirs.
+
+    Caught: escape characters of a title printed as they stand.
+    """
+    hostile = "\\e[2J\\e]0;owned\\a\\u202eIt learns"
+    write_run(repository(tmp_path, SPEC.replace("title: It learns", f'title: "{hostile}"')), said=rows(loss=3.5))
+    (folder,) = (tmp_path / "evidence/toy").iterdir()
+    (folder / "\x1b[31mred").write_text("")
+    for arguments in (["gates"], ["explain", "TOY-001"], ["verify"]):
+        printed = terminal(tmp_path, *arguments)
+        left = re.sub(r"\x1b\[[0-9;]*m", "", printed)  # the colours are ours: sgr codes, never within a word
+
+        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]", left), repr(left)
+        assert "\x1b[31mred" not in printed
+
+
+def terminal(root: Path, *arguments: str) -> str:
+    """Return what a command prints to a terminal: standard output and error, as one stream."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from sovereign.cli.main import main; main()", *arguments]
+    process = subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, cwd=root, env={**os.environ, "TERM": "xterm-256color"}
+    )
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # so Linux ends a terminal
+        while data := os.read(ours, 4096):
+            printed += data
+    process.wait()
+    os.close(ours)
+    return printed.decode()

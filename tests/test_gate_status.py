@@ -101,6 +101,37 @@ def test_each_state_has_its_cause(runs: list[VerifiedRun], status: str, code: st
     assert (status, True) == (found.status, code in codes(found)), found.reasons
 
 
+PINNED = "cpu python-3.11 torch-2.13"
+
+
+@pytest.mark.parametrize(
+    ("places", "exact", "loss", "expected"),
+    [
+        ((PINNED,), "exact", 2.5, ("DISCHARGED", "HOLDS")),
+        ((PINNED,), "recorded", 2.5, ("DISCHARGED", "HOLDS")),
+        (("cpu python-3.12 torch-2.13",), "exact", 2.5, ("STALE", "ENV")),
+        (("cpu python-3.12 torch-2.13",), "recorded", 2.5, ("STALE", "ENV")),
+        (("cpu python-3.12 torch-2.13",), "exact", 3.5, ("FALSIFIED", "FAILS")),  # another class excuses no failure
+        (("cuda NVIDIA H100 python-3.11 torch-2.13",), "exact", 2.5, ("OPEN", "NO_EVIDENCE")),
+        ((PINNED, "cpu python-3.12 torch-2.13"), "exact", 2.5, ("PARTIAL", "COVERAGE")),
+        (("cpu",), "exact", 2.5, ("STALE", "ENV")),  # names no class, so no class is the one: lint says so
+        (("cpu",), "recorded", 2.5, ("DISCHARGED", "HOLDS")),
+    ],
+)
+def test_an_environment_class_is_met_on_that_class(
+    places: tuple[str, ...], exact: Any, loss: float, expected: tuple[str, str]
+) -> None:
+    """An obligation that names a class is discharged by a run recorded on it, and STALE by one on another.
+
+    Caught: the class compared with one that nobody supplied, by which `exact` was always STALE.
+    """
+    obligations = CRITERION.obligations.model_copy(update={"environments": places})
+    criterion = CRITERION.model_copy(update={"environment": exact, "obligations": obligations})
+    found = stands([ran("run", loss, criterion=criterion)], criterion)
+
+    assert (expected[0], True) == (found.status, expected[1] in codes(found)), found.reasons
+
+
 def test_a_new_subject_answers_a_falsification_and_a_revert_brings_it_back() -> None:
     """FALSIFIED ends only when a later pass on another subject names it; going back to the old subject undoes that."""
     failed = ran("fail", 3.5, code=digest("old"))

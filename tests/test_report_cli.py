@@ -51,7 +51,7 @@ def test_reports_of_garbage_exit_3_and_say_so(tmp_path: Path, monkeypatch: pytes
     assert sovereign(monkeypatch, tmp_path, "gates", *given) == 3
     assert 'errors="1"' in (tmp_path / "junit").read_text()
     assert json.loads((tmp_path / "badge").read_text())["isError"] is True
-    for name in ("text", "sarif", "github", "markdown", "html"):
+    for name in ("text", "sarif", "code-scanning", "github", "markdown", "html"):
         assert "spec/a.yaml" in (tmp_path / name).read_text(), name
 
 

@@ -20,8 +20,8 @@ from sovereign.report.renderings import RENDERINGS, render
 GOLDEN = Path(__file__).parent / "golden"
 STYLE = files("sovereign.report").joinpath("page.css").read_bytes()
 ENDING = {
-    "text": "txt", "json": "json", "junit": "xml", "sarif": "sarif", "github": "workflow", "markdown": "md", "badge": "badge.json",
-    "html": "html",
+    "text": "txt", "json": "json", "junit": "xml", "sarif": "sarif", "code-scanning": "alerts.sarif", "github": "workflow",
+    "markdown": "md", "badge": "badge.json", "html": "html",
 }  # fmt: skip
 SCENES = {
     "pr": judged(),

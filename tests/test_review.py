@@ -111,3 +111,15 @@ def test_history_of_another_branch_is_compared_with_the_merge(root: Path) -> Non
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("| completed |") == 1
     assert SPEC in (root / "spec/toy.yaml").read_text()
+
+
+def test_the_comment_names_its_head(root: Path) -> None:
+    """A reader of the comment sees which commit it speaks of: the one checked out, or the one that CI says."""
+    git(root, "commit", "-qm", "more", "--allow-empty")
+    commit = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+    assert f"Head <code>{commit}</code> against <code>main</code>" in review(root).stdout
+    assert "Head <code>cafe</code>" in review(root, "--head", "cafe").stdout
+    assert f"at <code>{commit}</code>" in sovereign(root, "report", "--format", "markdown").stdout

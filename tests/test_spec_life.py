@@ -58,6 +58,26 @@ def statuses(root: Path, *more: str) -> dict[str, str]:
     return {one["id"]: one["status"] for one in found["evaluations"][0]["criteria"]}
 
 
+@pytest.mark.parametrize(
+    ("obligations", "told"),
+    [
+        ("{least_n: 10, slices: [all, code]}", "asks for slices ['code']; rows are measured whole"),
+        ("{least_n: 10, assurance: witnessed}", "asks for witnessed; runs here are reported or recomputed"),
+        (
+            "{least_n: 10, environments: [cpu]}, environment: exact",
+            "is exact about the environment, and asks for 'cpu'",
+        ),
+    ],
+)
+def test_lint_names_obligations_that_no_run_can_meet(tmp_path: Path, obligations: str, told: str) -> None:
+    """What no run records is a fault of the spec, told with its reason before anybody waits for it."""
+    repository(tmp_path, SPEC.replace("{least_n: 10}", obligations))
+    found = sovereign(tmp_path, "spec", "lint")
+
+    assert found.returncode == 3
+    assert f"TOY-001: {told}" in found.stderr
+
+
 # ── classification ───────────────────────────────────────────────────────────────────────────────
 
 OLD = validate(Spec, parse_yaml(SPEC.encode(), "spec")).by_id["TOY-001"]
@@ -274,3 +294,19 @@ def test_an_open_run_stands_before_an_amendment(root: Path) -> None:
 
     assert refused.returncode == 2
     assert "resume or abandon it" in refused.stderr
+
+
+def test_an_amendment_has_another_approver(root: Path) -> None:
+    """Nobody approves their own amendment: not when it is written, and not in a file."""
+    edit_spec(root, "bound: 3.0", "bound: 4.0", "1.0.0")
+    given = ("spec", "amend", "TOY-001", "--base", "main", "--reason", "r", "--author", "Ann", "--approver")
+    alone, written = sovereign(root, *given, " ann"), sovereign(root, *given, "bob")
+    (file,) = (root / "spec/amendments").glob("*.yaml")
+    file.write_text(file.read_text().replace('"bob"', '"ann"'))
+
+    assert (alone.returncode, written.returncode) == (2, 0), alone.stderr
+    assert "author and approver are both 'Ann'; someone else must approve" in alone.stderr
+    for command in (("verify",), ("spec", "lint"), ("gates",)):
+        found = sovereign(root, *command)
+        assert found.returncode == 3, command
+        assert "someone else must approve" in found.stderr + found.stdout

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sovereign.canonical import Malformed, canonical_bytes, parse_json
+from sovereign.canonical import Malformed, canonical_bytes, parse_json, read, validate
+from sovereign.evidence.envelope import Envelope
 from sovereign.gate.admission import Finding, VerifiedRun
 from sovereign.repository import Repository, open_repository, verified_runs
 from sovereign.spec.diff import BUMP_NAMES, Edit, bump, edits, required_bump
@@ -50,6 +51,14 @@ def tree_at(root: Path, ref: str) -> Iterator[Path]:
             file.write_bytes(blobs[at : at + size])  # a link becomes a file that says where it led
             at += size + 1
         yield Path(place)
+
+
+def commit(root: Path) -> str:
+    """Return the commit that is checked out, or nothing where there is none."""
+    try:
+        return _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").decode().strip()
+    except Unresolvable:
+        return ""
 
 
 def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -138,7 +147,7 @@ def _kept(base: Path, head: Path) -> tuple[dict[str, str], list[Finding]]:
     for file in sorted(path for folder in KEPT for path in (base / folder).rglob("*") if path.is_file()):
         name = file.relative_to(base)
         now = head / name
-        told = "was removed" if not now.is_file() else "was changed" if _meaning(file) != _meaning(now) else ""
+        told = "was removed" if not now.is_file() else "was changed" if not _kept_its_meaning(file, now) else ""
         if not told:
             continue
         if name.parts[0] == "evidence" and len(name.parts) > 3:
@@ -149,6 +158,18 @@ def _kept(base: Path, head: Path) -> tuple[dict[str, str], list[Finding]]:
         else:
             findings.append(Finding("integrity", name.as_posix(), f"stood at the base and {told}; it is append-only"))
     return runs, findings
+
+
+def _kept_its_meaning(base: Path, head: Path) -> bool:
+    """Say whether a file says what it said; an envelope may gain signatures, and lose none."""
+    if not base.name.endswith(".dsse.json"):
+        return _meaning(base) == _meaning(head)
+    try:
+        before, after = (validate(Envelope, read(file)) for file in (base, head))
+    except Malformed:
+        return _meaning(base) == _meaning(head)
+    same = (before.payload, before.type_) == (after.payload, after.type_)
+    return same and set(before.signatures) <= set(after.signatures)
 
 
 def _meaning(file: Path) -> bytes:

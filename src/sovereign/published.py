@@ -7,6 +7,7 @@ from typing import Any
 
 from sovereign.canonical import Record, pretty
 from sovereign.contract.contract import Contract
+from sovereign.evidence.envelope import Envelope
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS
 from sovereign.evidence.statement import Statement
@@ -21,6 +22,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "contract": Contract,
     "intent": Intent,
     "evidence": Statement,
+    "envelope": Envelope,
     "gates": Evaluation,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }

@@ -190,6 +190,7 @@ def _entry(run: VerifiedRun) -> dict[str, Any]:
         "moved": sorted(run.moved),
         "assurance": run.assurance,
         "losses": run.losses,
+        "envelopes": list(run.envelopes),
         "findings": [[one.kind, one.path, one.message] for one in run.findings],
     }
 
@@ -207,6 +208,7 @@ def _run(entry: dict[str, Any], documents: dict[str, bytes]) -> VerifiedRun:
         moved=frozenset(entry["moved"]),
         assurance=entry["assurance"],
         losses=entry["losses"],
+        envelopes=tuple(entry["envelopes"]),
         findings=tuple(Finding(*one) for one in entry["findings"]),
     )
 

@@ -18,6 +18,7 @@ from sovereign.gate.evaluation import Evaluation
 from sovereign.gate.obligations import result
 from sovereign.gate.status import GONE, judge
 from sovereign.remembered import memory
+from sovereign.signing import Policy, checked, policy_at, signers_at
 from sovereign.spec.amendment import Amendment, Waiver
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import code_digest, evaluator_digest, files_digest, source_digest
@@ -94,6 +95,7 @@ def open_repository(root: Path) -> Repository:
     problems += _named_twice([(name, one.contract, document) for name, one, document in contracts], "contract")
     for name, contract, document in contracts:
         problems += claim_problems(contract, document, name, specs)
+    problems += signers_at(root)[1]
     return replace(repository, problems=tuple(problems))
 
 
@@ -135,13 +137,17 @@ def quiet(part: str, done: int, total: int) -> None:
     """Say nothing about progress."""
 
 
-def verified_runs(root: Path, told: Told = quiet) -> list[VerifiedRun]:
-    """Return every run under evidence/, verified, and compared with each other."""
+def verified_runs(root: Path, told: Told = quiet, policy: Policy | None = None) -> list[VerifiedRun]:
+    """Return every run under evidence/, verified, compared with each other, and its signatures checked by a policy.
+
+    Without one, the policy is the one that stands under `root`.
+    """
+    policy = policy or policy_at(root)
     folders = run_folders(root / "evidence")
     runs = []
     with memory() as known:
         for number, path in enumerate(folders, 1):
-            run = known.verified(path, path.relative_to(root).as_posix())
+            run = checked(known.verified(path, path.relative_to(root).as_posix()), path, policy)
             scripts = run.intent.scripts if run.intent else ()
             runs.append(replace(run, scripts=files_digest(root, scripts)) if scripts else run)
             told("verify", number, len(folders))

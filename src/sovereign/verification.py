@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sovereign.canonical import Problem, digest
+from sovereign.evidence.envelope import file_name
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, StepRow
@@ -66,6 +67,7 @@ def verify(path: Path, name: str) -> VerifiedRun:
         moved=moved,
         assurance="recomputed" if folder.intent.origin == "run" else "reported",
         losses=_losses(folder),
+        envelopes=folder.envelopes,
         findings=tuple(findings),
     )
 
@@ -126,7 +128,7 @@ def _statement_faults(folder: RunFolder) -> Iterator[str]:
     allowed = known_files()
     for file in sorted(folder.path.rglob("*")):
         relative = file.relative_to(folder.path).as_posix()
-        if file.is_symlink() or (file.is_file() and relative not in allowed and not relative.endswith(".dsse.json")):
+        if file.is_symlink() or (file.is_file() and relative not in allowed):
             yield f"the folder holds {relative}, which no statement lists"
     if statement.outcome == "completed" and statement.steps != intent.planned.steps:
         yield f"completed with {statement.steps} of {intent.planned.steps} planned steps"
@@ -147,6 +149,9 @@ def _second_reading(folder: RunFolder) -> Iterator[Finding]:
     for document in ("intent", "evidence"):
         value = json.loads((folder.path / f"{document}.json").read_bytes())
         yield from _objections(document, value, f"{folder.name}/{document}.json")
+    for signed in map(file_name, folder.envelopes):
+        value = json.loads((folder.path / signed).read_bytes())
+        yield from _objections("envelope", value, f"{folder.name}/{signed}")
     for file in folder.row_files:
         kind = Path(file.path).stem
         for number, line in enumerate((folder.path / file.path).read_bytes().split(b"\n")[:-1], 1):

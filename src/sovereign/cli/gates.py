@@ -14,6 +14,7 @@ from sovereign.cli.options import (
     print_json,
     profile_option,
     root_option,
+    signature_option,
 )
 from sovereign.cli.report import Target, report_option, write_reports
 
@@ -29,6 +30,7 @@ from sovereign.cli.report import Target, report_option, write_reports
     metavar="METRIC=VALUE",
     help="Say how criteria would read a value that nobody measured: exploratory, and no status or exit code changes.",
 )
+@signature_option
 @json_option
 @report_option
 @root_option
@@ -37,6 +39,7 @@ def command(
     base: str | None,
     allow_empty: bool,
     supposed: tuple[str, ...],
+    require_signature: bool,
     as_json: bool,
     reports: tuple[Target, ...],
     root: Path | None,
@@ -62,7 +65,7 @@ def command(
     unknown = sorted(given.keys() - known)
     if unknown and known:
         raise click.UsageError(f"--what-if {unknown[0]}: no such metric; there is {', '.join(sorted(known))}")
-    found = evaluated(repository, base)
+    found = evaluated(repository, base, require_signature)
     evaluations = found.head
     told = [one for located in repository.specs for one in suppose(located.spec.criteria, given)]
     if as_json:

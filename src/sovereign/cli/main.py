@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -25,13 +26,19 @@ COMMANDS = {
     "review": "Say what a reviewer of a change must know.",
     "explain": "Say why a criterion stands where it does.",
     "spec": "Lint a spec, classify its edits, write amendments.",
+    "sign": "Sign a run's documents.",
     "waive": "Let a criterion pass for a while, in the open.",
     "schema": "Print the JSON Schema of a document kind.",
 }
-TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
-DATA = frozenset({"datasets", "huggingface_hub", "pyarrow"})  # the extra `data`
+# module -> the extra that brings it, and what for
+EXTRAS = {
+    **dict.fromkeys(("torch", "tokenizers", "safetensors", "rensa", "filelock"), ("train", "training")),
+    **dict.fromkeys(("datasets", "huggingface_hub", "pyarrow"), ("data", "another source of data")),
+    **dict.fromkeys(("securesystemslib", "cryptography"), ("sign", "signing and checking signatures")),
+}
 EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
-7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted."""
+7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted,
+141 nobody read the output to its end."""
 
 
 class Commands(click.Group):
@@ -82,6 +89,7 @@ def main() -> None:
 def _exit_of(arguments: list[str]) -> int:
     try:
         result = sovereign.main(arguments, prog_name="sovereign", standalone_mode=False)
+        sys.stdout.flush()  # here, where a closed pipe is still ours to tell
         return int(result or 0)
     except click.ClickException as error:  # usage errors among them, which exit 2
         error.show()
@@ -89,31 +97,34 @@ def _exit_of(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stderr.close()
-        return 0
+    except (BrokenPipeError, SystemExit):  # of itself, click exits only where the reader has gone: with 1
+        return _unread()
     except Exception as error:
         return _told(error)
 
 
+def _unread() -> int:
+    """Return the code of any program that SIGPIPE ends: 0 would pass a gate that `head` cut short, 1 say FALSIFIED."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left unwritten goes nowhere, quietly
+    return 141
+
+
 def _told(error: Exception) -> int:
     """Say what went wrong, as far as it is the user's to mend, and return the exit code that says so too."""
-    from sovereign.canonical import Malformed  # here: `--help` needs neither
+    from sovereign.canonical import Malformed  # here: `--help` needs none of these
+    from sovereign.cli.options import tell
     from sovereign.history import Unresolvable
 
     if isinstance(error, Malformed):
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            tell(str(problem))
         return 3
     if isinstance(error, Unresolvable):
-        click.echo(f"the base cannot be read, so nothing can be compared with it: {error}", err=True)
+        tell(f"the base cannot be read, so nothing can be compared with it: {error}")
         return 4
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING:
-        click.echo(f"this needs {error.name}, which training brings: pip install 'sovereign[train]'", err=True)
-        return 2
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in DATA:
+    if isinstance(error, ModuleNotFoundError) and (wanted := EXTRAS.get((error.name or "").partition(".")[0])):
         click.echo(
-            f"this needs {error.name}, which other sources of data bring: pip install 'sovereign[data]'", err=True
+            f"{wanted[1]} needs {error.name}, which is not installed: pip install 'sovereign[{wanted[0]}]'", err=True
         )
         return 2
     if isinstance(error, OSError) and error.filename is not None:

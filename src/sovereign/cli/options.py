@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from sovereign.gate.admission import VerifiedRun
     from sovereign.gate.evaluation import Evaluation
     from sovereign.history import Against
     from sovereign.repository import Repository
@@ -53,6 +54,13 @@ def base_option(function: Function) -> Function:
     )(function)  # fmt: skip
 
 
+def signature_option(function: Function) -> Function:
+    return click.option(
+        "--require-signature", is_flag=True,
+        help="A run is INVALID unless someone whom spec/allowed_signers lists has signed it; with --base, the base's file.",
+    )(function)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What a gate found at the head, and at the base where one was given."""
@@ -71,7 +79,7 @@ class Evaluated:
         return int(exit_code(self.head, profile, self.base, allow_empty))
 
 
-def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
+def evaluated(repository: Repository, base: str | None = None, require_signature: bool = False) -> Evaluated:
     """Return the evaluations of a repository as of now, telling what could not be read on stderr.
 
     Raises history.Unresolvable where a base is asked for that git cannot give.
@@ -79,16 +87,18 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
     from datetime import UTC, datetime
 
     from sovereign.repository import current_subjects, evaluate, verified_runs
+    from sovereign.signing import policy_at
 
     now = datetime.now(UTC)
     if base is None:
-        found = Evaluated(repository, evaluate(repository, now), [])
+        runs = verified_runs(repository.root, policy=policy_at(repository.root, require_signature))
+        found = Evaluated(repository, evaluate(repository, now, runs=runs), [])
     else:
         from sovereign.history import compare, tree_at  # here: it needs git, and most calls do not
 
         with tree_at(repository.root, base) as tree:
             against = compare(repository, tree)
-            runs = against.runs(verified_runs(repository.root))
+            runs = against.runs(verified_runs(repository.root, policy=policy_at(tree, require_signature)))
             head = evaluate(repository, now, runs=runs, broken=against.criteria, findings=against.findings)
             found = Evaluated(
                 repository,
@@ -96,10 +106,27 @@ def evaluated(repository: Repository, base: str | None = None) -> Evaluated:
                 evaluate(against.base, now, runs=against.base_runs, subjects=current_subjects(repository)),
                 against,
             )
+    tell_signatures(runs)
     if not found.head:
         for problem in repository.problems:
-            click.echo(str(problem), err=True)
+            tell(str(problem))
     return found
+
+
+def tell_signatures(runs: Iterable[VerifiedRun]) -> None:
+    """Say which documents are signed by keys that nobody listed: such a signature shows nothing."""
+    for run in runs:
+        for one in run.signatures:
+            if not one.signer:
+                key = f"a key that spec/allowed_signers does not list ({one.keyid or 'unnamed'})"
+                tell(f"evidence/{run.name}/{one.document}.json: signed by {key}")
+
+
+def tell(text: str) -> None:
+    """Say something on standard error; what evidence made of it moves no cursor and colours nothing."""
+    from sovereign.report.terminal import harmless  # here: most calls have nothing to say
+
+    click.echo(harmless(text), err=True)
 
 
 def print_json(value: Any) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # spelt out, so that a command that renders nothing does not load the renderings; a test compares
-FORMATS = ("text", "json", "junit", "sarif", "github", "markdown", "badge", "html")
+FORMATS = ("text", "json", "junit", "sarif", "code-scanning", "github", "markdown", "badge", "html")
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def write_reports(targets: tuple[Target, ...], found: Evaluated, profile: Any, c
 def judgement(found: Evaluated, profile: Any, code: int, base: str | None, with_runs: bool) -> Judged:
     """Return what was found as renderings take it."""
     from sovereign.gate.profile import Exit
+    from sovereign.history import commit
     from sovereign.report.judged import judged
 
-    return judged(found.repository, found.head, profile, Exit(code), found.base if base else None, with_runs)
+    head = commit(found.repository.root) if with_runs else ""  # the renderings for people name it
+    return judged(found.repository, found.head, profile, Exit(code), found.base if base else None, with_runs, head)
 
 
 @click.command("report")

@@ -160,7 +160,7 @@ def diff(base: str, as_json: bool, root: Path | None) -> int:
 @click.option("--base", metavar="REF", required=True, help="The git ref that holds the criterion as it was.")
 @click.option("--reason", required=True, help="Why it gives way.")
 @click.option("--author", required=True)
-@click.option("--approver", required=True)
+@click.option("--approver", required=True, help="Who lets it give way; not the author.")
 @root_option
 def amend(criterion: str, base: str, reason: str, author: str, approver: str, root: Path | None) -> int:
     """Write the amendment of an edited criterion, with every result that had been seen under its old form.
@@ -170,6 +170,8 @@ def amend(criterion: str, base: str, reason: str, author: str, approver: str, ro
     \b
     sovereign spec amend MODEL-2-003 --base origin/main --reason "..." --author a --approver b
     """
+    from pydantic import ValidationError
+
     from sovereign.amending import amendment
     from sovereign.history import tree_at
     from sovereign.repository import open_repository
@@ -183,5 +185,9 @@ def amend(criterion: str, base: str, reason: str, author: str, approver: str, ro
         )
     except LookupError as error:
         raise click.UsageError(str(error.args[0])) from None
+    except ValidationError as error:
+        raise click.UsageError(
+            "; ".join(str(one["msg"]).removeprefix("Value error, ") for one in error.errors())
+        ) from None
     click.echo(f"{path.relative_to(repository.root)}: {written.change}, after {len(written.results_seen)} results")
     return 0

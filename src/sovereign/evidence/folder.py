@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from sovereign.canonical import Document, Malformed, Problem, digest, digest_file, read, sealed, validate
+from sovereign.canonical import (
+    Document,
+    Malformed,
+    Problem,
+    canonical_bytes,
+    digest,
+    digest_file,
+    read,
+    sealed,
+    validate,
+)
+from sovereign.evidence.envelope import SIGNABLE, TYPE, Envelope, Signable, file_name
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS, Misplaced, Row, read_rows
 from sovereign.evidence.statement import RowFile, Statement
@@ -42,6 +53,7 @@ class RunFolder:
     problems: tuple[Problem, ...]
     row_problems: tuple[Problem, ...]  # an open run may end in a torn line: it was killed, and nothing is stated yet
     out_of_place: tuple[Problem, ...]  # well-formed, yet changed after they were written, or of another run
+    envelopes: tuple[Signable, ...] = ()  # documents that have one beside them
 
     @property
     def contract(self) -> str:
@@ -80,6 +92,14 @@ def read_folder(path: Path, name: str) -> RunFolder:
             out_of_place += seal_problems(document)
         except Malformed as error:
             problems += error.problems
+    envelopes: list[Signable] = []
+    for kind in SIGNABLE:
+        if (path / file_name(kind)).exists():
+            envelopes.append(kind)
+            try:
+                out_of_place += _envelope_problems(path, name, kind)
+            except Malformed as error:
+                problems += error.problems
     rows: dict[str, tuple[Row, ...]] = {}
     row_problems: list[Problem] = []
     files: list[RowFile] = []
@@ -93,7 +113,7 @@ def read_folder(path: Path, name: str) -> RunFolder:
             row_problems += error.problems
     return RunFolder(
         path, name, intent, intent_digest, statement, statement_digest, rows, tuple(files), tuple(problems),
-        tuple(row_problems), tuple(out_of_place),
+        tuple(row_problems), tuple(out_of_place), tuple(envelopes),
     )  # fmt: skip
 
 
@@ -106,6 +126,20 @@ def seal_problems(document: Document) -> list[Problem]:
     ]
 
 
+def _envelope_problems(path: Path, name: str, kind: Signable) -> list[Problem]:
+    """Return what is not so about an envelope, whoever signed it: it must hold the very bytes of the document beside it."""
+    document = read(path / file_name(kind), f"{name}/{file_name(kind)}")
+    envelope = validate(Envelope, document)
+    if not (path / f"{kind}.json").exists():
+        return [document.problem(("payload",), f"signs {kind}.json, which is not there")]
+    beside = read(path / f"{kind}.json", f"{name}/{kind}.json")
+    if envelope.type_ != TYPE[kind]:
+        return [document.problem(("payloadType",), f"{envelope.type_} is not {TYPE[kind]}")]
+    if envelope.content != canonical_bytes(beside.value):
+        return [document.problem(("payload",), f"signs other bytes than {kind}.json holds")]
+    return []
+
+
 def row_file(path: Path, count: int) -> RowFile:
     """Return the statement's line about one file of rows."""
     return RowFile(path=f"rows/{path.name}", digest=digest_file(path), count=count)
@@ -113,4 +147,6 @@ def row_file(path: Path, count: int) -> RowFile:
 
 def known_files() -> frozenset[str]:
     """Return the names a concluded run's folder may hold."""
-    return frozenset({"intent.json", "evidence.json", *(f"rows/{kind}.jsonl" for kind in KINDS)})
+    return frozenset(
+        {"intent.json", "evidence.json", *map(file_name, SIGNABLE), *(f"rows/{kind}.jsonl" for kind in KINDS)}
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from sovereign.evidence.envelope import Signable
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.statement import Measurement, Outcome, Statement
 from sovereign.spec.criterion import Assurance, Criterion
@@ -43,6 +44,15 @@ class Closing:
 
 
 @dataclass(frozen=True)
+class Signed:
+    """One signature of a run's document; no signer where no listed key made it."""
+
+    document: Signable
+    keyid: str
+    signer: str
+
+
+@dataclass(frozen=True)
 class VerifiedRun:
     """A run as verification passed it on: its documents, what its rows really measure, and what is not so."""
 
@@ -57,6 +67,8 @@ class VerifiedRun:
     assurance: Assurance = "recomputed"
     scripts: str | None = None  # digest of a callback's scripts as they stand now
     losses: str = ""  # digest of the training losses, by which scripted twins are told
+    envelopes: tuple[Signable, ...] = ()  # documents with signatures beside them
+    signatures: tuple[Signed, ...] = ()  # as the policy knows them
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -84,7 +96,6 @@ class Current:
     model: str | None  # None: the contract is gone
     evaluator: str
     source: str | None = None  # None: the data lies outside the repository, and the recorded manifest stands
-    environment: str | None = None  # None: not asked
 
 
 def instant(text: str) -> datetime:
@@ -92,8 +103,13 @@ def instant(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetime) -> tuple[str, ...]:
-    """Return which bound subjects differ from those the run saw: CODE, DATA, MODEL, EVALUATOR, ENV, EXPIRED."""
+def moved(
+    run: VerifiedRun, criterion: Criterion, current: Current, now: datetime, environment: str = "any"
+) -> tuple[str, ...]:
+    """Return which bound subjects differ from those the run saw: CODE, DATA, MODEL, EVALUATOR, ENV, EXPIRED.
+
+    The environment class is bound where the obligation names one, or the criterion is exact about it.
+    """
     intent = run.intent
     assert intent is not None
     subjects = intent.subjects
@@ -107,7 +123,7 @@ def moved(run: VerifiedRun, criterion: Criterion, current: Current, now: datetim
         reasons.append("MODEL")
     if criterion.metric in run.moved:
         reasons.append("EVALUATOR")
-    if criterion.environment == "exact" and current.environment != intent.environment.class_:
+    if criterion.pinned(environment) and environment != intent.environment.class_:
         reasons.append("ENV")
     if criterion.max_age_days and run.statement and _age(run.statement, now) > timedelta(days=criterion.max_age_days):
         reasons.append("EXPIRED")

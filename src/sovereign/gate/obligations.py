@@ -47,7 +47,9 @@ class Result:
         )  # fmt: skip
 
 
-def result(run: VerifiedRun, criterion: Criterion, slice_: str, current: Current, now: datetime) -> Result:
+def result(
+    run: VerifiedRun, criterion: Criterion, slice_: str, current: Current, now: datetime, environment: str = "any"
+) -> Result:
     """Return how a run stands to a criterion; the predicate reads the pessimistic end of the interval."""
     found = next((one for one in run.measurements if (one.metric, one.slice) == (criterion.metric, slice_)), None)
     needed = criterion.obligations
@@ -58,7 +60,7 @@ def result(run: VerifiedRun, criterion: Criterion, slice_: str, current: Current
         enough=found is not None
         and found.n >= needed.least_n
         and LADDER.index(run.assurance) >= LADDER.index(needed.assurance),
-        moved=moved(run, criterion, current, now),
+        moved=moved(run, criterion, current, now, environment),
     )
 
 
@@ -92,7 +94,7 @@ def weigh(
         return concluded("PARTIAL", best, Reason(code="TOO_FEW", text=f"n={n} of {criterion.obligations.least_n}"))
     if passing:
         last = min(passing, key=lambda one: len(one.moved))
-        return concluded("STALE", last, *(Reason(code=code, text=MOVED[code]) for code in last.moved))
+        return concluded("STALE", last, *(Reason(code=code, text=_moved_how(code, last.run)) for code in last.moved))
     if outdated:
         return concluded("STALE", outdated[-1], Reason(code="SPEC", text="the criterion changed since it was shown"))
     if short:
@@ -112,9 +114,14 @@ MOVED = {
     "DATA": "the data has changed since",
     "MODEL": "the contract's data, model, training or evaluation has changed since",
     "EVALUATOR": "the evaluator has changed, and measures these rows differently",
-    "ENV": "the environment class is another now",
     "EXPIRED": "the result is older than max_age_days",
 }
+
+
+def _moved_how(code: str, run: VerifiedRun) -> str:
+    if code == "ENV" and run.intent is not None:
+        return f"shown on {run.intent.environment.class_}, which is not the environment class asked for"
+    return MOVED[code]
 
 
 def _few(one: Result, criterion: Criterion) -> bool:

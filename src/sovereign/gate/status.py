@@ -96,11 +96,11 @@ def _criterion(
     for seed, slice_, environment in criterion.expanded():
         here = [
             run for run in concluded
-            if run.intent and run.intent.seed == seed and environment in ("any", run.intent.environment.device)
+            if run.intent and run.intent.seed == seed and environment.split()[0] in ("any", run.intent.environment.device)
         ]  # fmt: skip
         now_held = [run for run in here if history.carries(run)]
         once_held = [run for run in here if not history.carries(run)]
-        results = [result(run, criterion, slice_, current, now) for run in now_held]
+        results = [result(run, criterion, slice_, current, now, environment) for run in now_held]
         results += history.standing_falsifiers(once_held, slice_, current, now)
         outdated = history.outdated(once_held, slice_, current, now)
         if unproven:  # then no pass counts, neither now nor as an answer to a failure

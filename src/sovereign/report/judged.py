@@ -51,6 +51,7 @@ class Judged:
     lines: Mapping[tuple[str, str], int] = field(default_factory=dict)  # spec file, criterion -> line
     findings: tuple[FindingNote, ...] = ()  # of the repository, which no evaluation may have lived to tell
     runs: tuple[RunView, ...] = ()
+    head: str = ""  # the commit that is checked out
 
     def line(self, evaluation: Evaluation, one: CriterionStatus) -> int:
         return self.lines.get((evaluation.spec_path, one.id), 1)
@@ -113,7 +114,7 @@ def _place(path: str) -> tuple[str, int]:
 
 def judged(
     repository: Repository, evaluations: Sequence[Evaluation], profile: Profile, exit: Exit,
-    base: Sequence[Evaluation] | None = None, with_runs: bool = False,
+    base: Sequence[Evaluation] | None = None, with_runs: bool = False, head: str = "",
 ) -> Judged:  # fmt: skip
     """Return a repository's evaluations as reports take them; `with_runs` reads the rows that curves are drawn from."""
     names = {run.run for evaluation in evaluations for run in evaluation.runs}
@@ -129,4 +130,5 @@ def judged(
         },
         findings=tuple(FindingNote(kind=one.kind, path=one.path, message=one.message) for one in repository.findings),
         runs=run_views(repository.root / "evidence", names, SHOWN_RUNS) if with_runs else (),
+        head=head,
     )

@@ -47,7 +47,8 @@ def _opening(judged: Judged) -> str:
     for evaluation in judged.evaluations:
         worst = MARK[evaluation.worst] if evaluation.worst else MARK["OPEN"]
         lines += [f"## {worst} {escaped(evaluation.spec)} {escaped(evaluation.version)}: {headline(evaluation)}", ""]
-    return "\n".join([*lines, f"**{judged.verdict}**"])
+    head = f" at {code(judged.head)}" if judged.head else ""
+    return "\n".join([*lines, f"**{judged.verdict}**{head}"])
 
 
 def _faults(judged: Judged) -> Block:

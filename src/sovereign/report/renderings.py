@@ -12,7 +12,7 @@ from sovereign.report.html import html
 from sovereign.report.judged import Judged
 from sovereign.report.junit import junit
 from sovereign.report.markdown import markdown
-from sovereign.report.sarif import sarif
+from sovereign.report.sarif import code_scanning, sarif
 from sovereign.report.terminal import plain
 
 WITH_RUNS = frozenset({"markdown", "html"})  # renderings that draw curves, and need the rows of runs
@@ -32,6 +32,7 @@ RENDERINGS: dict[str, Callable[[Judged], str]] = {
     "json": _json,
     "junit": junit,
     "sarif": sarif,
+    "code-scanning": code_scanning,
     "github": github,
     "markdown": markdown,
     "badge": badge,

@@ -15,11 +15,12 @@ from sovereign.review import Change, Review
 MOST_RUNS = 50  # whose curves are drawn; the others are listed
 
 
-def markdown(review: Review, profile: str, base: str, root: Path, limit: int) -> str:
-    """Return the review in at most `limit` bytes; what did not fit is said."""
+def markdown(review: Review, profile: str, base: str, head: str, root: Path, limit: int) -> str:
+    """Return the review of commit `head` in at most `limit` bytes; what did not fit is said."""
     specs = "+".join(one.spec for one in review.head)
     lines = [f"<!-- sovereign-review:{specs}:{profile} -->"]
     lines += [f"## {escaped(one.spec)} {escaped(one.version)}: {headline(one)}" for one in review.head]
+    lines += [f"\nHead {code(head)} against {code(base)}."] if head else []
     if review.quiet:
         lines.append(f"\nNothing that was promised, shown or waived differs from {code(base)}.")
     views = {view.run: view for view in run_views(root / "evidence", [run.run for run in review.new_runs], MOST_RUNS)}

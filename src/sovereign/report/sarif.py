@@ -1,10 +1,13 @@
 """SARIF 2.1.0: criteria as rules, statuses as results, for code scanning and for editors.
 
-Every criterion is declared as a rule, so that an alert closes when its criterion holds again.
+Every criterion is declared as a rule, so that an alert closes when its criterion holds again. `sarif` says of each how it
+stands, as the format can: passed, open, suppressed. GitHub knows neither `kind` nor `suppressions` and makes an alert of every
+result that it is sent; `code_scanning` is the same log with only what should be one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 from urllib.parse import quote
@@ -28,8 +31,28 @@ KIND: dict[Standing, tuple[str, str]] = {
 
 
 def sarif(judged: Judged) -> str:
-    """Return a SARIF log with one run a spec."""
+    """Return a SARIF log with one run a spec, and one result a criterion, whatever its status."""
+    return _log([_run(judged, evaluation) for evaluation in judged.evaluations], judged)
+
+
+def code_scanning(judged: Judged) -> str:
+    """Return the log for GitHub's code scanning: the results that fail and that no waiver covers, and every rule."""
     runs = [_run(judged, evaluation) for evaluation in judged.evaluations]
+    for run in runs:
+        run["results"] = [
+            _tracked(one) for one in run["results"] if one["kind"] == "fail" and "suppressions" not in one
+        ]
+    return _log(runs, judged)
+
+
+def _tracked(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result with the one fingerprint that GitHub reads: the alert is the criterion's, wherever its line moves."""
+    known: dict[str, str] = result.get("partialFingerprints", {})
+    named = hashlib.sha256((known.get("criterion/v1") or result["ruleId"]).encode()).hexdigest()[:16]
+    return {**result, "partialFingerprints": {**known, "primaryLocationLineHash": f"{named}:1"}}
+
+
+def _log(runs: list[dict[str, Any]], judged: Judged) -> str:
     if not runs:
         runs = [_described("", [], [], judged.faults)]
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": runs}, indent=2, ensure_ascii=False) + "\n"

@@ -6,8 +6,9 @@ import io
 import re
 from collections.abc import Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,8 @@ from sovereign.report.figures import MARK, bound, interval, number, remarks
 from sovereign.report.judged import Judged
 
 WIDTH = 160  # characters of a line where no terminal says how wide it is
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+# what a terminal would obey, and what makes text look like other text
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 STYLE = {
     "DISCHARGED": "green",
@@ -112,12 +114,35 @@ def board(evaluations: Sequence[Evaluation]) -> RenderableType:
     return Group(*parts)
 
 
+class _Page(Console):
+    """A console that leaves a closed pipe to its caller; rich would exit 1, which says FALSIFIED here."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class _Harmless:
+    """A renderable whose text is only text: no control code of evidence reaches the terminal, rich's own colours do."""
+
+    def __init__(self, inner: RenderableType):
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+
+def harmless(text: str) -> str:
+    """Return text as a terminal shows it and does nothing else."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def show(renderable: RenderableType, console: Console | None = None) -> None:
     """Print to standard output; wide where that is a file or a pipe, so that nothing is folded away."""
-    target = console or Console(highlight=False)
+    target = console or _Page(highlight=False)
     if not target.is_terminal and console is None:
-        target = Console(highlight=False, width=WIDTH)
-    target.print(renderable)
+        target = _Page(highlight=False, width=WIDTH)
+    target.print(_Harmless(renderable))
 
 
 def plain(judged: Judged) -> str:
@@ -130,7 +155,7 @@ def plain(judged: Judged) -> str:
     # the findings stand beneath their evaluations already
     told = [fault for fault in judged.faults if fault.kind not in ("schema", "integrity") or not judged.evaluations]
     lines += [f"{fault.kind}: {fault.path}: {fault.message}" for fault in told]
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", "\n".join([*lines, judged.verdict, ""]))
+    return harmless("\n".join([*lines, judged.verdict, ""]))
 
 
 def explanation(one: CriterionStatus) -> RenderableType:

@@ -42,6 +42,8 @@ class Amendment(Record):
     def _consistent(self) -> Amendment:
         if (self.to is None) != (self.change == "withdraw"):
             raise ValueError("`to` is the new criterion's digest, and only a withdrawal has none")
+        if _person(self.author) == _person(self.approver):
+            raise ValueError(f"author and approver are both {self.author!r}; someone else must approve")
         return self
 
 

@@ -22,6 +22,11 @@ Id = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9]*(-[A-Z0-9]+)+$", max_length=6
 MetricName = Annotated[str, Field(pattern=r"^[a-z0-9_]+/[A-Za-z0-9_]+$", max_length=64)]
 Version = Annotated[str, Field(pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)$")]
 
+# `any`, a device, or the class that a run records: device, accelerator, minor versions of Python and torch
+Place = Annotated[
+    str, Field(pattern=r"^(any|cpu|cuda|(cpu|cuda)( [^\s]+)* python-\d+\.\d+ torch-\d+\.\d+)$", max_length=120)
+]
+
 LADDER: tuple[Assurance, ...] = ("reported", "recomputed", "reproduced", "witnessed")
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq,
@@ -46,7 +51,7 @@ class Obligations(Record):
 
     seeds: tuple[int, ...] = Field(default=(1,), min_length=1)
     slices: tuple[str, ...] = Field(default=("all",), min_length=1)
-    environments: tuple[Literal["any", "cpu", "cuda"], ...] = Field(default=("any",), min_length=1)
+    environments: tuple[Place, ...] = Field(default=("any",), min_length=1)
     least_n: int = Field(default=1, ge=1)
     assurance: Assurance = "recomputed"
 
@@ -85,6 +90,10 @@ class Criterion(Record):
     @property
     def sentence(self) -> str:
         return f"{self.metric} {self.op} {self.bound}"
+
+    def pinned(self, environment: str) -> bool:
+        """Say whether an obligation on this environment is met on that environment class alone."""
+        return self.environment == "exact" or environment not in ("any", "cpu", "cuda")
 
     def holds(self, low: Bound, high: Bound) -> bool:
         """Say whether the predicate holds for the worst value that an interval allows; false unless finite."""

@@ -20,9 +20,24 @@ def faults(
         if spec.metrics[name].better == "neither":
             yield name, "no criterion reads it, and it has no better end: nothing would come of it"
     for one in spec.criteria:
-        for told in (trivial(one, spec), _unclaimed(one, claimed, seeds)):
+        for told in (trivial(one, spec), _unclaimed(one, claimed, seeds), *_unmeasured(one)):
             if told:
                 yield one.id, told
+
+
+def _unmeasured(one: Criterion) -> Iterator[str]:
+    """Yield why an obligation asks for what no run records."""
+    slices = sorted(set(one.obligations.slices) - {"all"})
+    if slices:
+        yield f"asks for slices {slices}; rows are measured whole, as slice `all`: nothing could show it"
+    if one.obligations.assurance in ("reproduced", "witnessed"):
+        yield f"asks for {one.obligations.assurance}; runs here are reported or recomputed: nothing could show it"
+    loose = [place for place in one.obligations.environments if place in ("any", "cpu", "cuda")]
+    if one.environment == "exact" and loose:
+        yield (
+            f"is exact about the environment, and asks for {loose[0]!r}; under obligations.environments, name the class "
+            "that runs record: device, accelerator, minor versions, as in `cpu python-3.12 torch-2.13`"
+        )
 
 
 def trivial(criterion: Criterion, spec: Spec) -> str:
