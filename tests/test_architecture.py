@@ -24,6 +24,7 @@ MAY["plan"] = {"canonical", "contract", "corpus", "model", "training"}
 MAY["run"] = set(MAY) | {"plan"}
 MAY["cli"] = set(MAY) | {"run"}
 MAY["__init__"] = set()
+MAY["__main__"] = {"cli"}
 WITHOUT_TORCH = [*LAW, "corpus", "interop"]
 NOT_NAMES = {"utils", "common", "helpers", "core", "base", "manager"}
 
