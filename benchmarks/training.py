@@ -39,7 +39,8 @@ from sovereign.contract.training import Schedule, Training
 from sovereign.model.decoder import build, hf_config, rotation_table
 from sovereign.training.device import choose_device, choose_precision
 from sovereign.training.evaluation import evaluate
-from sovereign.training.loop import adamw, train
+from sovereign.training.loop import train
+from sovereign.training.optimizer import optimizer_for
 from sovereign.training.sampling import sample
 
 SHAPE = Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256)
@@ -80,7 +81,7 @@ def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
         rows.flush()
 
     training = settings(100_000, compiled)
-    optimizer = adamw(model, training.optimizer)
+    optimizer = optimizer_for(model, training.optimizer)
     done = 0
 
     def some(steps: int) -> list[float]:
@@ -317,7 +318,7 @@ def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
         training = settings(steps, compiled=False)
         train(
             model,
-            adamw(model, training.optimizer),
+            optimizer_for(model, training.optimizer),
             STREAM,
             training,
             device=device,

@@ -26,6 +26,7 @@ MAY["run"] = set(MAY) | {"plan"}
 MAY["recording"] = set(MAY) | {"run"}
 MAY["cli"] = set(MAY) | {"run", "recording"}
 MAY["__init__"] = set()
+MAY["__main__"] = {"cli"}
 WITHOUT_TORCH = [*LAW, "corpus", "interop"]
 NOT_NAMES = {"utils", "common", "helpers", "core", "base", "manager"}
 

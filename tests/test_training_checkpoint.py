@@ -16,7 +16,8 @@ from sovereign.contract.training import Adamw, Schedule
 from sovereign.model.decoder import build
 from sovereign.training import checkpoint
 from sovereign.training.checkpoint import Unusable, checkpoints, load, save, weights_digest
-from sovereign.training.loop import adamw, train
+from sovereign.training.loop import train
+from sovereign.training.optimizer import optimizer_for
 from sovereign.training.replay import replay
 
 TRAINING = settings(12, schedule=Schedule(kind="cosine", peak=1e-2, warmup=3), checkpoint_every=6)
@@ -25,7 +26,7 @@ TRAINING = settings(12, schedule=Schedule(kind="cosine", peak=1e-2, warmup=3), c
 def trained(folder, *, keep=9, state=None, training=TRAINING, precision="fp32", named=(), **more):
     """Train a tiny model with checkpoints in `folder`; return it and the digest of its weights after each step."""
     model = more.pop("model", None) or build(SHAPE, VOCABULARY, seed=0)
-    optimizer = more.pop("optimizer", None) or adamw(model, training.optimizer)
+    optimizer = more.pop("optimizer", None) or optimizer_for(model, training.optimizer)
     digests = {}
     _, steps, _ = run(
         training,
@@ -41,7 +42,7 @@ def trained(folder, *, keep=9, state=None, training=TRAINING, precision="fp32", 
 
 def fresh():
     model = build(SHAPE, VOCABULARY, seed=99)
-    return model, adamw(model, Adamw())
+    return model, optimizer_for(model, Adamw())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -202,7 +203,7 @@ def test_a_tensor_that_does_not_fit_is_named_and_nothing_is_loaded(file, change,
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path):
     """A write that the system refuses raises a clear error, keeps what was there, and leaves nothing partial."""
     model, _, _ = trained(tmp_path)
-    optimizer = adamw(model, Adamw())
+    optimizer = optimizer_for(model, Adamw())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (1000, 80_000):  # refused in the first file, and in the second
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))

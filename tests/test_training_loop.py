@@ -12,7 +12,8 @@ from sovereign.contract.training import Adamw, Schedule, Training
 from sovereign.model.decoder import build
 from sovereign.training.checkpoint import weights_digest
 from sovereign.training.guards import Guards, Stopped
-from sovereign.training.loop import adamw, train
+from sovereign.training.loop import train
+from sovereign.training.optimizer import optimizer_for
 
 SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=16)
 VOCABULARY = 61
@@ -56,7 +57,7 @@ def run(training=None, *, model=None, stream=None, optimizer=None, evaluate_ever
     training = training or settings()
     train(
         model,
-        optimizer or adamw(model, training.optimizer),
+        optimizer or optimizer_for(model, training.optimizer),
         stream or CountingStream(),
         training,
         device=CPU,
@@ -106,7 +107,7 @@ def test_rows_come_before_evaluation_and_evaluation_before_the_checkpoint():
     model = build(SHAPE, VOCABULARY, seed=0)
     train(
         model,
-        adamw(model, Adamw()),
+        optimizer_for(model, Adamw()),
         CountingStream(),
         settings(5, checkpoint_every=2),
         device=CPU,
@@ -164,7 +165,7 @@ def test_accumulation_does_not_change_the_run(micro_batch, ignore):
 def test_decay_falls_on_matrices_only():
     """Gains are left out of weight decay; every trained weight is in one group."""
     model = build(SHAPE, VOCABULARY, seed=0)
-    matrices, gains = adamw(model, Adamw(weight_decay=0.3)).param_groups
+    matrices, gains = optimizer_for(model, Adamw(weight_decay=0.3)).param_groups
 
     assert {weight.dim() for weight in matrices["params"]} == {2}
     assert {weight.dim() for weight in gains["params"]} == {1}
@@ -294,7 +295,7 @@ def test_a_learning_rate_that_is_not_applied_stops_the_run():
             super().__setitem__(key, 1e-3 if key == "lr" else value)
 
     model = build(SHAPE, VOCABULARY, seed=0)
-    optimizer = adamw(model, Adamw())
+    optimizer = optimizer_for(model, Adamw())
     optimizer.param_groups = [Constant(group) for group in optimizer.param_groups]
     schedule = Schedule(kind="cosine", peak=1e-3, warmup=0)
 

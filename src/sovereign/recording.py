@@ -31,11 +31,11 @@ from sovereign.corpus.shards import open_shards, write_shards
 from sovereign.corpus.stream import Stream
 from sovereign.evidence.folder import read_folder
 from sovereign.evidence.journal import Journal
-from sovereign.model import decoder
 from sovereign.plan import Told
 from sovereign.repository import Located
 from sovereign.spec.criterion import Criterion, Id
 from sovereign.training import checkpoint, loop
+from sovereign.training.optimizer import optimizer_for
 
 Fault = Literal[
     "none", "rate_ignored", "validation_trained_on", "targets_uncounted", "resume_forgets", "weights_not_fresh",
@@ -155,11 +155,14 @@ def rate_ignored() -> Iterator[None]:
             super().__setitem__(key, 1e-6 if key == "lr" else value)
 
     def deaf(*arguments: Any) -> torch.optim.Optimizer:
-        optimizer = loop.adamw(*arguments)
+        optimizer = optimizer_for(*arguments)
         optimizer.param_groups = [Deaf(group) for group in optimizer.param_groups]
         return optimizer
 
-    with swapped(execution, "adamw", deaf), swapped(loop, "rate_as_planned", lambda step, planned, rates: rates[0]):
+    with (
+        swapped(execution, "optimizer_for", deaf),
+        swapped(loop, "rate_as_planned", lambda step, planned, rates: rates[0]),
+    ):
         yield
 
 
@@ -215,14 +218,16 @@ def resume_forgets() -> Iterator[None]:
 def weights_not_fresh() -> Iterator[None]:
     """Start from weights ten times too large, as when another model's were loaded by mistake (CASE-12)."""
 
+    fresh = planning.Plan.fresh
+
     def loud(*arguments: Any) -> Any:
-        model = decoder.build(*arguments)
+        model = fresh(*arguments)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(10)
         return model
 
-    with swapped(execution, "build", loud):
+    with swapped(planning.Plan, "fresh", loud):
         yield
 
 

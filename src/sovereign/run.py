@@ -6,8 +6,8 @@ The one module that knows both sides. It calls, it does not decide: the law is i
 
 from __future__ import annotations
 
+import os
 import platform
-import resource
 import secrets
 import shutil
 import sys
@@ -35,17 +35,24 @@ from sovereign.corpus.scoring import scored
 from sovereign.corpus.stream import Consumption
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
 from sovereign.evidence.journal import Journal
+from sovereign.evidence.rows import EvaluationRow, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
-from sovereign.model.decoder import build
+from sovereign.gate.profile import Exit
 from sovereign.plan import Plan, Refused, Told
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import code_digest, code_files, evaluator_digest, source_digest, source_files, worktree
 from sovereign.training import checkpoint
+from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.evaluation import evaluate
-from sovereign.training.guards import Stopped
-from sovereign.training.loop import adamw, train
+from sovereign.training.guards import SPIKE_STEPS, Stopped
+from sovereign.training.loop import stall_notice, train
+from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
+from sovereign.training.optimizer import optimizer_for
+from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
 from sovereign.training.sampling import sample
+from sovereign.training.speed import matrix_peak
+from sovereign.training.stopping import Rise, enough
 
 DIVERGED = frozenset({"non_finite_loss", "non_finite_gradient"})
 KEEP = 1  # checkpoints beside the best one
@@ -66,17 +73,39 @@ Progress = Callable[[int, float, int, float], None]
 def run(
     plan: Plan, spec: Spec, root: Path, *,
     overrides: Sequence[str] = (), answers: Sequence[str] = (), command: str = "", told: Told, progress: Progress,
+    name: str | None = None, ranks: Ranks = ALONE,
 ) -> Concluded:  # fmt: skip
-    """Write the intent of a new run and carry it out. Raises Refused where the plan may not run."""
+    """Write the intent of a new run and carry it out. Raises Refused where the plan may not run.
+
+    With several processes each calls this; the first one writes, and all of them return the same.
+    """
     if plan.refusals:
         raise Refused(plan.refusals)
-    now = datetime.now(UTC)
-    name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    intent = seal(
+    intent = None
+    if ranks.first:
+        intent = promised(plan, spec, root, overrides, answers, command, name or new_name())
+        folder = root / "evidence" / intent.contract / intent.run
+        (folder / "rows").mkdir(parents=True)
+        write_atomic(folder / "intent.json", pretty(intent.plain()))
+    intent = ranks.from_first(intent)
+    assert intent is not None
+    return _carry_out(plan, intent, root, told, progress, ranks)
+
+
+def new_name() -> str:
+    """Return a name for a run that begins now."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def promised(
+    plan: Plan, spec: Spec, root: Path, overrides: Sequence[str], answers: Sequence[str], command: str, name: str
+) -> Intent:
+    """Return the intent of a run of this plan: everything that it will be held to."""
+    return seal(
         Intent,
         contract=plan.contract.contract,
         run=name,
-        written=instant(now),
+        written=instant(datetime.now(UTC)),
         spec=spec.spec,
         spec_version=spec.version,
         criteria={claim: spec.by_id[claim] for claim in plan.contract.claims},
@@ -88,21 +117,21 @@ def run(
         worktree=worktree(root, scope(plan.contract, root)),
         planned=Planned(
             steps=plan.contract.training.steps, tokens=plan.tokens, windows=plan.windows, passes=plan.passes,
-            parameters=plan.parameters, vocabulary=plan.vocabulary,
+            parameters=plan.parameters, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
         ),
         ttl_hours=plan.contract.ttl_hours,
         answers=tuple(answers),
         command=command,
         sovereign=__version__,
     )  # fmt: skip
-    folder = root / "evidence" / intent.contract / name
-    (folder / "rows").mkdir(parents=True)
-    write_atomic(folder / "intent.json", pretty(intent.plain()))
-    return _carry_out(plan, intent, root, told, progress)
 
 
-def resume(plan: Plan, intent: Intent, root: Path, *, told: Told, progress: Progress) -> Concluded:
+def resume(
+    plan: Plan, intent: Intent, root: Path, *, told: Told, progress: Progress, ranks: Ranks = ALONE
+) -> Concluded:
     """Go on with an unconcluded run from its last whole checkpoint, or from step 0 where it has none.
+
+    The number of processes may be another than before.
 
     Raises Refused when it would be another run: other code, data or tokenizer, or another precision.
     """
@@ -117,32 +146,64 @@ def resume(plan: Plan, intent: Intent, root: Path, *, told: Told, progress: Prog
             f"{', '.join(differing)}: not what the intent of {intent.run} froze, so this would be another run; "
             f"put it back, or close the run with `sovereign abandon {intent.contract}/{intent.run} --reason ...`",
         ))  # fmt: skip
-    return _carry_out(plan, intent, root, told, progress)
+    if plan.refusals:  # another number of processes may not be able to share a step
+        raise Refused(plan.refusals)
+    return _carry_out(plan, intent, root, told, progress, ranks)
 
 
-def _carry_out(plan: Plan, intent: Intent, root: Path, told: Told, progress: Progress) -> Concluded:
+def _carry_out(plan: Plan, intent: Intent, root: Path, told: Told, progress: Progress, ranks: Ranks) -> Concluded:
     folder = root / "evidence" / intent.contract / intent.run
     keep = root / "artifacts" / intent.contract / intent.run
     keep.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(keep / "lock", timeout=0)
+    taken = True
+    if ranks.first:
+        try:
+            lock.acquire()
+        except Timeout:
+            taken = False
+    if not ranks.from_first(taken):
+        raise Refused((f"{intent.contract}/{intent.run} is being carried out by another process",))
     try:
-        with FileLock(keep / "lock", timeout=0):
-            return _Execution(plan, intent, root, folder, keep, told, progress).conclude()
-    except Timeout:
-        raise Refused((f"{intent.contract}/{intent.run} is being carried out by another process",)) from None
+        return _Execution(plan, intent, root, folder, keep, told, progress, ranks).conclude()
+    except RuntimeError as error:
+        if ranks.size == 1:
+            raise
+        # what a process sees of another's death; whatever it was, the last whole checkpoint stands
+        raise checkpoint.Unusable(f"rank {ranks.rank} of {ranks.size} could not go on: {error}") from error
+    finally:
+        lock.release()
+
+
+class _Nowhere:
+    """The journal of a process that is not the first: it keeps nothing."""
+
+    def log(self, kind: str, **values: Any) -> None: ...
+
+    def sync(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None: ...
 
 
 class _Execution:
     """One process's stretch of a run: what the callbacks of the loop share."""
 
     def __init__(
-        self, plan: Plan, intent: Intent, root: Path, folder: Path, keep: Path, told: Told, progress: Progress
-    ):
+        self, plan: Plan, intent: Intent, root: Path, folder: Path, keep: Path, told: Told, progress: Progress,
+        ranks: Ranks,
+    ):  # fmt: skip
         self.plan, self.intent, self.root, self.folder, self.keep = plan, intent, root, folder, keep
-        self.told, self.progress = told, progress
+        self.told, self.progress, self.ranks = told, progress, ranks
         self.settings, self.evaluation = plan.contract.training, plan.contract.evaluation
-        self.model = build(plan.contract.model, plan.vocabulary, plan.seed, plan.corpus.end_of_text).to(plan.device)
-        self.optimizer = adamw(self.model, self.settings.optimizer)
+        self.model = plan.fresh().to(plan.device)
+        shard(self.model, ranks, self.settings.distributed, plan.device)
+        self.optimizer = optimizer_for(self.model, self.settings.optimizer)
         self.clock = 0.0
+        self.peak = 0  # bytes, before the peak was last forgotten
+        self.losses: list[float] = []  # of the steps before this process's first
+        self.validation: dict[int, dict[str, tuple[float, int]]] = {}  # step -> document -> nll, tokens
+        self.risen: Rise | None = None
         self.best: tuple[float, int] | None = None  # validation loss, step
         self.straight: dict[int, tuple[float, str]] = {}  # step -> loss and weights, for the replay
         self.segments: list[Segment] = []
@@ -164,24 +225,44 @@ class _Execution:
             for side, documents in sides.items()
         }
 
-    def _open_journal(self) -> Journal:
+    def _open_journal(self) -> Journal | _Nowhere:
         whole = checkpoint.checkpoints(self.keep / "checkpoints", lambda why: self.told(why, 0, 0))
-        began = Segment(began=instant(datetime.now(UTC)), from_step=0)
+        began = Segment(began=instant(datetime.now(UTC)), from_step=0, processes=self.ranks.size)
+        rows: dict[str, int] = {}
         if not whole:
             self.done, self.segments = 0, [began]
-            journal = Journal(self.folder / "rows", self.intent.run)
-            self._observe_data(journal)
-            return journal
-        state = checkpoint.load(whole[-1], self.model, self.optimizer)
-        self.done, self.clock = state["step"], state["clock"]
-        self.best = tuple(state["best"]) if state["best"] else None
-        self.straight = {int(step): (loss, weights) for step, (loss, weights) in state["straight"].items()}
-        self.segments = [Segment(**one) for one in state["segments"]] + [
-            began.model_copy(update={"from_step": self.done})
-        ]
-        return Journal(self.folder / "rows", self.intent.run, state["rows"])
+        else:
+            state = checkpoint.load(whole[-1], self.model, self.optimizer)
+            self.done, self.clock, rows = state["step"], state["clock"], state["rows"]
+            self.best = tuple(state["best"]) if state["best"] else None
+            self.segments = [Segment(**one) for one in state["segments"]] + [
+                began.model_copy(update={"from_step": self.done})
+            ]
+            if (
+                self.segments[-2].processes == self.ranks.size
+            ):  # another number adds in another order: no bits to compare
+                self.straight = {int(step): (loss, weights) for step, (loss, weights) in state["straight"].items()}
+        journal: Journal | _Nowhere = _Nowhere()
+        if self.ranks.first:
+            journal = Journal(self.folder / "rows", self.intent.run, rows)
+            if not whole:
+                self._observe_data(journal)
+            self._remember()
+        self.losses, self.validation = self.ranks.from_first((self.losses, self.validation))
+        return journal
 
-    def _observe_data(self, journal: Journal) -> None:
+    def _remember(self) -> None:
+        """Read what later steps are compared with from the rows themselves, so that resuming forgets nothing."""
+        for name in ("step", "evaluation"):
+            path = self.folder / "rows" / f"{name}.jsonl"
+            for row in read_rows(path, path.name, self.intent.run) if path.exists() else ():
+                if isinstance(row, StepRow):
+                    self.losses.append(row.loss)
+                elif isinstance(row, EvaluationRow) and row.split == "validation" and self.settings.early_stopping:
+                    self.validation.setdefault(row.step, {})[row.document] = (row.nll, row.tokens)
+        del self.losses[: -2 * SPIKE_STEPS]
+
+    def _observe_data(self, journal: Journal | _Nowhere) -> None:
         """Write what is known of the data before a token is trained on: sides, overlap, floors."""
         corpus = self.plan.corpus
         for row in corpus.documents:
@@ -198,7 +279,7 @@ class _Execution:
             for floor in floors(train, self.held_out["validation"]):
                 journal.log("floor", **asdict(floor))
         for part, seconds in corpus.seconds.items():
-            journal.log("cost", part=f"corpus: {part}", seconds=seconds, peak_bytes=peak_bytes())
+            journal.log("cost", part=f"corpus: {part}", seconds=seconds, peak_bytes=self._peak())
         asked = self.settings.precision
         if asked == "auto":
             journal.log(
@@ -206,12 +287,17 @@ class _Execution:
             )  # fmt: skip
 
     @contextmanager
-    def _cost(self, journal: Journal, part: str, tokens: int = 0) -> Iterator[None]:
+    def _cost(self, journal: Journal | _Nowhere, part: str, tokens: int = 0) -> Iterator[None]:
         self.told(part, 0, 1)
         began = time.perf_counter()
         yield
-        journal.log("cost", part=part, seconds=time.perf_counter() - began, peak_bytes=peak_bytes(), tokens=tokens)
+        journal.log("cost", part=part, seconds=time.perf_counter() - began, peak_bytes=self._peak(), tokens=tokens)
         self.told(part, 1, 1)
+
+    def _peak(self) -> int:
+        """The largest resident memory so far, whatever was forgotten in between."""
+        self.peak = max(self.peak, peak_bytes())
+        return self.peak
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────
 
@@ -220,24 +306,76 @@ class _Execution:
         outcome: Outcome = "completed"
         reason = ""
         try:
-            train(
-                self.model, self.optimizer, self.plan.stream, self.settings,
-                device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
-                evaluate_every=self.evaluation.every, log=self._log, evaluate=self._evaluate,
-                checkpoint=self._checkpoint, progress=self._progress, done=self.done, clock=self.clock,
-                expected_loss=float(np.log(self.plan.vocabulary)),
-            )  # fmt: skip
+            if self.done == 0:
+                self._overfit()
+            self._train()
             self._observe_afterwards()
+            if self.risen:
+                reason = (
+                    f"stopped early at step {self.done}: the validation loss has risen by {self.risen.value:.4f} "
+                    f"(at least {self.risen.low:.4f}) since step {self.risen.best}"
+                )
         except Stopped as stopped:
             outcome = "diverged" if stopped.name in DIVERGED else "abandoned"
             reason = f"guard {stopped.name} at step {stopped.step}: {stopped.message}"
             self.journal.log("notice", step=stopped.step, name=stopped.name, message=stopped.message)
         self.journal.close()
-        close(
-            self.folder, self.folder.relative_to(self.root).as_posix(), outcome, reason, datetime.now(UTC),
-            self.segments, tuple(self._artifacts()),
+        if self.ranks.first:
+            close(
+                self.folder, self.folder.relative_to(self.root).as_posix(), outcome, reason, datetime.now(UTC),
+                self.segments, tuple(self._artifacts()),
+            )  # fmt: skip
+        return self.ranks.from_first(Concluded(self.folder, outcome, reason))
+
+    def _overfit(self) -> None:
+        if not self.settings.overfit_one_batch:
+            return
+        with self._cost(self.journal, "overfitting one batch", self.settings.overfit_one_batch * self._tokens):
+            found = overfit_one_batch(
+                self.plan.fresh, self.plan.stream,
+                self.settings, device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed, ranks=self.ranks,
+            )  # fmt: skip
+        for update, (loss, tokens) in enumerate(found, 1):
+            self.journal.log("probe", step=0, probe="overfit_one_batch", update=update, loss=loss, tokens=tokens)
+
+    @property
+    def _tokens(self) -> int:
+        return self.settings.sequences * self.plan.contract.model.context
+
+    def _train(self) -> None:
+        self._peak()
+        forget_peak(self.plan.device)
+        self._look_for_a_rise()
+        if not self.risen:  # a run that had enough may have been cut off before it closed
+            train(
+                self.model, self.optimizer, self.plan.stream, self.settings,
+                device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
+                evaluate_every=self.evaluation.every, log=self._log, evaluate=self._evaluate,
+                checkpoint=self._checkpoint, progress=self._progress, stalled=self._stalled, done=self.done,
+                clock=self.clock, losses=self.losses, expected_loss=float(np.log(self.plan.vocabulary)), ranks=self.ranks,
+            )  # fmt: skip
+        self.journal.log(
+            "cost", part="training", seconds=self.clock, peak_bytes=device_peak_bytes(self.plan.device),
+            tokens=self.done * self._tokens, flops=self.plan.flops * self.done / self.settings.steps,
         )  # fmt: skip
-        return Concluded(self.folder, outcome, reason)
+        if self.risen:
+            self.journal.log(
+                "notice", step=self.done, name="early_stop", asked=f"a rise of {self.settings.early_stopping.rise:g}",  # type: ignore[union-attr]
+                got=f"{self.risen.value:.4f}, at least {self.risen.low:.4f}",
+                message=f"the validation loss has risen since step {self.risen.best}, on {self.risen.documents} documents",
+            )  # fmt: skip
+
+    def _stalled(self, step: int, seconds: float) -> None:
+        """End this process: whatever hangs will not come back, and the run goes on from its last checkpoint."""
+        self.journal.log("notice", **stall_notice(step, seconds))
+        self.journal.sync()
+        print(
+            f"step {step}: nothing has ended for {seconds:.0f} s (training.stall_seconds); the run is open: "
+            f"`sovereign run --resume {self.intent.run}` goes on with it",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(Exit.STOPPED)
 
     def _log(self, kind: str, **row: Any) -> None:
         if kind == "step":
@@ -254,19 +392,35 @@ class _Execution:
         """The checkpoint that is resumed from to show that resuming is exact: the first one."""
         return self.settings.checkpoint_every
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int) -> bool:
         tokens = sum(len(ids) - 1 for side in self.held_out.values() for _, ids in side)
         with self._cost(self.journal, f"evaluation at step {step}", tokens):
             for side, sequences in self.held_out.items():
                 found = evaluate(
                     self.model, sequences, batch=self.evaluation.batch, context=self.plan.contract.model.context,
-                    precision=self.plan.precision, device=self.plan.device,
+                    precision=self.plan.precision, device=self.plan.device, ranks=self.ranks,
                 )  # fmt: skip
                 for document, nll, counted in found:
                     self.journal.log("evaluation", step=step, split=side, document=document, nll=nll, tokens=counted)
-                if side == "validation" and step and self._kept(step):
-                    loss = sum(nll for _, nll, _ in found) / sum(counted for _, _, counted in found)
-                    self.best = min(self.best or (loss, step), (loss, step))
+                if side == "validation":
+                    self._validated(step, found)
+        self._look_for_a_rise()
+        return self.risen is not None
+
+    def _validated(self, step: int, found: Sequence[tuple[str, float, int]]) -> None:
+        counted = sum(tokens for _, _, tokens in found)
+        loss = sum(nll for _, nll, _ in found) / counted
+        if self.settings.early_stopping:
+            self.validation[step] = {document: (nll, tokens) for document, nll, tokens in found}
+        if step == 0:
+            expected = float(np.log(self.plan.vocabulary))
+            self.journal.log("probe", step=0, probe="first_loss", loss=loss, tokens=counted, expected=expected)
+        elif self._kept(step):
+            self.best = min(self.best or (loss, step), (loss, step))
+
+    def _look_for_a_rise(self) -> None:
+        if self.settings.early_stopping and self.validation:
+            self.risen = enough(self.validation, self.settings.early_stopping)
 
     def _kept(self, step: int) -> bool:
         """Say whether there will be a checkpoint of a step; only such a one can be the best."""
@@ -281,7 +435,9 @@ class _Execution:
             "rows": self.journal.sync(),
         }
         named = {self._replayed_from} | ({self.best[1]} if self.best else set())
-        checkpoint.save(self.keep / "checkpoints", step, self.model, self.optimizer, state, keep=KEEP, named=named)
+        checkpoint.save(
+            self.keep / "checkpoints", step, self.model, self.optimizer, state, keep=KEEP, named=named, ranks=self.ranks
+        )
 
     # ── afterwards ───────────────────────────────────────────────────────────────────────────────
 
@@ -290,6 +446,11 @@ class _Execution:
             self._replay()
         with self._cost(self.journal, "samples"):
             self._samples()
+        with self._cost(self.journal, "matrix peak"):
+            peak = matrix_peak(self.plan.device, self.plan.precision)
+        self.journal.log(
+            "cost", part="best matrix product", seconds=peak.seconds, peak_bytes=self._peak(), flops=peak.flops
+        )
         for exposure in Consumption.after(self.plan.stream, self.done).by_document():
             self.journal.log("exposure", **asdict(exposure))
 
@@ -299,8 +460,9 @@ class _Execution:
             return
         for step, (loss, weights) in sorted(self.straight.items()):
             again = replay(
-                path, step, lambda: build(self.plan.contract.model, self.plan.vocabulary, self.plan.seed + 1, self.plan.corpus.end_of_text),
+                path, step, lambda: self.plan.fresh(self.plan.seed + 1),
                 self.plan.stream, self.settings, device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
+                ranks=self.ranks,
             )  # fmt: skip
             self.journal.log(
                 "replay", checkpoint=again.checkpoint, step=step, straight_loss=loss, replayed_loss=again.loss,
@@ -379,6 +541,7 @@ def environment(plan: Plan) -> Environment:
         torch=torch.__version__,
         platform=f"{sys.platform} {platform.machine()}",
         threads=torch.get_num_threads(),
+        processes=plan.processes,
         packages={name: version(name) for name in ("numpy", "safetensors", "tokenizers")},
     )
 
@@ -391,9 +554,3 @@ def scope(contract: Contract, root: Path) -> list[Path]:
         root / "contracts" / f"{contract.contract}.yaml",
         *source_files(contract, root),
     ]
-
-
-def peak_bytes() -> int:
-    """Return the largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -131,7 +131,9 @@ def _statement_faults(folder: RunFolder) -> Iterator[str]:
         if file.is_symlink() or (file.is_file() and relative not in allowed):
             yield f"the folder holds {relative}, which no statement lists"
     if statement.outcome == "completed" and statement.steps != intent.planned.steps:
-        yield f"completed with {statement.steps} of {intent.planned.steps} planned steps"
+        early = intent.promise.training.early_stopping is not None and statement.steps < intent.planned.steps
+        if not (early and statement.reason.startswith("stopped early")):
+            yield f"completed with {statement.steps} of {intent.planned.steps} planned steps"
 
 
 # ── an independent reader ────────────────────────────────────────────────────────────────────────
@@ -240,7 +242,7 @@ def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     device, threads, parameters = intent.environment.device, intent.environment.threads, intent.planned.parameters
     assert threads is not None
     assert parameters is not None  # a run's intent gives both, or is no intent
-    peak = PEAK[device] * (threads if device == "cpu" else 1)
+    peak = PEAK[device] * (threads if device == "cpu" else 1) * intent.environment.processes
     if seconds > 0 and 6 * parameters * tokens / seconds > peak:
         yield f"{tokens / seconds:.0f} tokens/s of {parameters} parameters is more than any device does"
     yield from _evaluations_differ(observed.of(EvaluationRow))

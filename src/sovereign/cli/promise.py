@@ -49,12 +49,12 @@ def promised(repository: Repository, path: Path, overrides: tuple[str, ...]) -> 
 
 
 @contextmanager
-def telling() -> Iterator[Told]:
-    """Yield a function that says on stderr what is being done: one line a part."""
+def telling(aloud: bool = True) -> Iterator[Told]:
+    """Yield a function that says on stderr what is being done: one line a part; nothing unless `aloud`."""
     said: set[str] = set()
 
     def told(part: str, done: int, total: int) -> None:
-        if part not in said:
+        if aloud and part not in said:
             said.add(part)
             click.echo(f"· {part}", err=True)
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sovereign.cli.options import open_root, root_option
 from sovereign.cli.promise import contract_options, promised, telling
 
+RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-z-]{2,40}")
+
 
 @click.command("run")
 @contract_options
 @click.option("--resume", metavar="RUN", help="Go on with an unconcluded run, from its last whole checkpoint.")
+@click.option(
+    "--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this machine; as torchrun."
+)
+@click.option("--name", metavar="ID", help="Name the run, or go on with it where it is open: what a queue asks again.")
 @root_option
 def command(
     contract: Path | None,
@@ -23,6 +31,8 @@ def command(
     seed: int | None,
     device: str,
     resume: str | None,
+    nproc: int,
+    name: str | None,
     root: Path | None,
 ) -> int:
     """Carry out a contract: freeze the intent, train, observe, and close with evidence.
@@ -30,6 +40,8 @@ def command(
     \b
     sovereign run --contract contracts/model2.yaml
     sovereign run --contract contracts/model2.yaml --set training.steps=50    (exploratory)
+    sovereign run --contract contracts/model2.yaml --nproc 2
+    torchrun --nnodes 2 --nproc-per-node 8 ... -m sovereign run --contract contracts/model2.yaml
     sovereign run --resume model2/20260101T120000Z-1a2b3c
     """
     from sovereign.gate.profile import Exit
@@ -37,10 +49,14 @@ def command(
     repository = open_root(root)
     if (contract is None) == (resume is None):
         raise click.UsageError("give --contract FILE for a new run, or --resume RUN for one that was interrupted")
-    if resume and (overrides or seed is not None):
-        raise click.UsageError("--resume goes on as the intent was frozen; --set and --seed are for a new run")
+    if resume and (overrides or seed is not None or name is not None):
+        raise click.UsageError("--resume goes on as the intent was frozen; --set, --seed and --name are for a new run")
+    if name is not None and not RUN_NAME.fullmatch(name):
+        raise click.UsageError(f"--name {name}: write it as 20260101T120000Z-word, small letters, digits and -")
     if contract is not None:
         promise, spec = promised(repository, contract, overrides)
+        if name is not None and (repository.root / "evidence" / promise.contract / name).exists():
+            contract, resume = None, f"{promise.contract}/{name}"
     from rich.console import Console
 
     from sovereign import run as execution  # loads torch: only once the contract is known to be sound
@@ -48,36 +64,52 @@ def command(
     from sovereign.plan import Refused, plan
     from sovereign.repository import falsifying
     from sovereign.training.checkpoint import Unusable
+    from sovereign.training.distributed import joined, launch, launched
     from sovereign.training.progress import shown
 
+    if nproc > 1 and not launched():
+        codes = launch(nproc, ["-m", "sovereign", *sys.argv[1:]])
+        # a process that a signal ended leaves the run open; otherwise all of them end alike
+        return int(Exit.STOPPED) if min(codes, default=0) < 0 else max(codes, default=0)
+
     talk = Console(stderr=True)
-    with telling() as told:
+    with joined() as ranks, telling(ranks.first) as told:
+        say = click.echo if ranks.first else silent
         try:
             if contract is not None:
-                planned = plan(promise, repository.root, device, told, seed)
+                with ranks.in_turn():  # the first builds the corpus, the others find it
+                    planned = plan(promise, repository.root, device, told, seed, ranks)
                 # a new run answers what has falsified its claims, and says so before it starts
                 answers = falsifying(repository, promise.claims, datetime.now(UTC))
-                with shown(promise.training.steps, talk) as progress:
+                with shown(promise.training.steps, talk, quiet=not ranks.first) as progress:
                     concluded = execution.run(
-                        planned, spec, repository.root, overrides=overrides, answers=answers,
-                        command=shlex.join(["sovereign", *sys.argv[1:]]), told=told, progress=progress,
+                        planned, spec, repository.root, overrides=overrides, answers=answers, name=name,
+                        command=shlex.join(["sovereign", *sys.argv[1:]]), told=told, progress=progress, ranks=ranks,
                     )  # fmt: skip
             else:
                 intent = open_intent(repository.root, str(resume))
                 if intent.origin != "run":
                     told_by = f"{intent.contract}/{intent.run} is another trainer's run"
                     raise click.UsageError(f"{told_by}; close it with `sovereign abandon {intent.run} --reason ...`")
-                planned = plan(intent.promise, repository.root, device, told, intent.seed)
-                with shown(intent.promise.training.steps, talk) as progress:
-                    concluded = execution.resume(planned, intent, repository.root, told=told, progress=progress)
+                with ranks.in_turn():
+                    planned = plan(intent.promise, repository.root, device, told, intent.seed, ranks)
+                with shown(intent.promise.training.steps, talk, quiet=not ranks.first) as progress:
+                    concluded = execution.resume(
+                        planned, intent, repository.root, told=told, progress=progress, ranks=ranks
+                    )  # fmt: skip
         except Refused as refused:
-            click.echo("\n".join(f"refused: {one}" for one in refused.refusals), err=True)
+            say("\n".join(f"refused: {one}" for one in refused.refusals), err=True)
+            ranks.wait()  # until the first has said it
             return int(Exit.REFUSED)
         except Unusable as reason:
-            click.echo(f"{reason}\nthe run is open: `sovereign run --resume RUN` goes on with it", err=True)
+            say(f"{reason}\nthe run is open: `sovereign run --resume RUN` goes on with it", err=True)
             return int(Exit.STOPPED)
-    click.echo(f"{concluded.outcome}: {concluded.folder.relative_to(repository.root)}")
-    if concluded.outcome != "completed":
-        click.echo(concluded.reason, err=True)
-        return int(Exit.STOPPED)
-    return int(Exit.SATISFIED)
+        say(f"{concluded.outcome}: {concluded.folder.relative_to(repository.root)}")
+        if concluded.reason:
+            say(concluded.reason, err=True)
+        ranks.wait()
+    return int(Exit.SATISFIED if concluded.outcome == "completed" else Exit.STOPPED)
+
+
+def silent(*_: Any, **__: Any) -> None:
+    """Say nothing: another process of the run does."""

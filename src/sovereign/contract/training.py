@@ -20,6 +20,43 @@ class Adamw(Record):
     weight_decay: float = Field(default=0.1, ge=0)
 
 
+class Adamw8bit(Record):
+    """AdamW whose moments are kept in 8 bits, in blocks (Dettmers et al. 2022): less memory, not less time."""
+
+    kind: Literal["adamw8bit"]
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.1, ge=0)
+
+
+class Muon(Record):
+    """Muon for the matrices between embedding and head (Jordan et al. 2024), AdamW for the rest.
+
+    Updates are scaled to the size of AdamW's (Liu et al. 2025, section 2.2), so that one learning rate serves both.
+    """
+
+    kind: Literal["muon"]
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    nesterov: bool = True
+    iterations: int = Field(default=5, ge=1, le=20, description="of Newton and Schulz")
+    weight_decay: float = Field(default=0.1, ge=0)
+    rest: Adamw = Adamw()
+
+
+Optimizer = Annotated[Adamw | Adamw8bit | Muon, Field(discriminator="kind")]
+
+
+class EarlyStopping(Record):
+    """Stop once the validation loss has risen, for `patience` evaluations in a row.
+
+    Risen means that the lower end of the paired rise over the best evaluation lies above `rise`, document by document.
+    """
+
+    patience: int = Field(default=2, ge=1, description="evaluations in a row")
+    rise: float = Field(default=0.02, ge=0, description="nats per token; 0.02 is 2 % of perplexity")
+
+
 class Schedule(Record):
     """The learning rate of each step: linear warmup, then constant, cosine, or warmup-stable-decay."""
 
@@ -59,7 +96,7 @@ class Training(Record):
     micro_batch: int | None = Field(
         default=None, ge=1, description="windows in one forward; all of a rank's by default"
     )
-    optimizer: Annotated[Adamw, Field()] = Adamw()
+    optimizer: Optimizer = Adamw()
     schedule: Schedule
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -69,6 +106,22 @@ class Training(Record):
         default=None, gt=0, description="over the train side; needs wrap_around to exceed 1"
     )
     checkpoint_every: int = Field(default=100, ge=1, description="steps")
+    activation_checkpointing: bool = Field(
+        default=False, description="recompute each layer in the backward pass: less memory, a third more time"
+    )
+    distributed: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="how several processes share the model: each a whole one, or each a part"
+    )
+    early_stopping: EarlyStopping | None = None
+    overfit_one_batch: int = Field(
+        default=0, ge=0, description="updates on one batch before step 0, on a copy: a model that can learn learns it"
+    )
+    measure_updates_every: int = Field(
+        default=50, ge=0, description="steps between measurements of how far an update moved the weights; 0 is never"
+    )
+    stall_seconds: float = Field(
+        default=1800.0, gt=0, description="without an update or an evaluation before the run counts as stalled"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Training:
@@ -76,6 +129,8 @@ class Training(Record):
             raise ValueError(f"sequences {self.sequences} is not a multiple of micro_batch {self.micro_batch}")
         if self.schedule.warmup >= self.steps:
             raise ValueError(f"warmup of {self.schedule.warmup} steps leaves nothing of {self.steps} steps")
+        if self.distributed == "fsdp" and self.optimizer.kind == "adamw8bit":
+            raise ValueError("adamw8bit keeps blocks of whole tensors, which fsdp takes apart; use ddp, or adamw")
         if self.wrap_around and self.most_passes is None:
             raise ValueError("wrap_around needs most_passes: say how often a document may be seen")
         if not self.wrap_around and (self.most_passes or 1) > 1:

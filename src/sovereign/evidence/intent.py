@@ -50,7 +50,8 @@ class Environment(Record):
     python: str
     torch: str
     platform: str
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, description="of each process")
+    processes: int = Field(default=1, ge=1)
     packages: dict[str, str] = {}
 
     @property
@@ -77,6 +78,9 @@ class Planned(Record):
     passes: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, ge=1)
     vocabulary: int | None = Field(default=None, ge=1)
+    peak_bytes: int | None = Field(
+        default=None, ge=1, description="memory of one process while it trains, as predicted"
+    )
 
 
 class Intent(Record):

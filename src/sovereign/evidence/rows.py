@@ -101,6 +101,10 @@ class StepRow(Row):
     clock: Seconds = Field(description="training time since step 0, over all segments of a resumed run")
     windows: str = Field(pattern=r"^[0-9a-f]{16}$", description="digest of the ids of the windows consumed, in order")
     passed: Count = Field(description="the pass over the train side that the first window belongs to")
+    update_ratio: float | None = Field(
+        default=None, ge=0, description="size of the update over the size of the weights, on a sample; not every step"
+    )
+    changed: Share | None = Field(default=None, description="share of the sampled elements that the update changed")
 
 
 class EvaluationRow(Row):
@@ -149,6 +153,18 @@ class ReplayRow(Row):
     replayed: str
 
 
+class ProbeRow(Row):
+    """A question put to the model or its training apart from the run's own steps, and what came of it."""
+
+    kind: Literal["probe"] = "probe"
+    step: Count = Field(description="updates of the run when it was asked")
+    probe: Literal["first_loss", "overfit_one_batch"]
+    update: Count = Field(default=0, description="updates made within the probe, on a model of its own")
+    loss: float = Field(ge=0, description="nats per target token")
+    tokens: int = Field(ge=1, description="target tokens it is taken over")
+    expected: float | None = Field(default=None, description="what it should be near")
+
+
 class NoticeRow(Row):
     """Something that was not as asked, or that a guard saw: nothing is silent."""
 
@@ -184,6 +200,7 @@ class CostRow(Row):
     seconds: Seconds
     peak_bytes: Count
     tokens: Count = 0
+    flops: float | None = Field(default=None, ge=0, description="floating-point operations, where they were counted")
 
 
 AnyRow = (
@@ -197,6 +214,7 @@ AnyRow = (
     | ExposureRow
     | SampleRow
     | ReplayRow
+    | ProbeRow
     | NoticeRow
     | ReportedRow
     | CostRow
@@ -214,6 +232,7 @@ KINDS: dict[str, type[Row]] = {
         ExposureRow,
         SampleRow,
         ReplayRow,
+        ProbeRow,
         NoticeRow,
         ReportedRow,
         CostRow,

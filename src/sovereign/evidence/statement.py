@@ -55,6 +55,7 @@ class Segment(Record):
 
     began: Instant
     from_step: int = Field(ge=0)
+    processes: int = Field(default=1, ge=1)
 
 
 class Statement(Record):

@@ -22,6 +22,7 @@ from typing import Any
 from sovereign.canonical import Malformed, read, validate
 from sovereign.closing import close
 from sovereign.contract.contract import Contract
+from sovereign.contract.training import Muon
 from sovereign.evidence.intent import Environment, Intent, Subjects
 from sovereign.evidence.journal import Journal
 from sovereign.evidence.statement import Outcome
@@ -252,10 +253,11 @@ def _differences(contract: Contract, args: Any, optimizer: Any) -> Iterator[tupl
     if groups:
         promised, found = training.optimizer, groups[0]
         beta1, beta2 = found.get("betas", (None, None))
+        adamw = promised.rest if isinstance(promised, Muon) else promised
         pairs += [
-            ("training.optimizer.beta1", promised.beta1, beta1),
-            ("training.optimizer.beta2", promised.beta2, beta2),
-            ("training.optimizer.epsilon", promised.epsilon, found.get("eps")),
+            ("training.optimizer.beta1", adamw.beta1, beta1),
+            ("training.optimizer.beta2", adamw.beta2, beta2),
+            ("training.optimizer.epsilon", adamw.epsilon, found.get("eps")),
             (
                 "training.optimizer.weight_decay",
                 promised.weight_decay,

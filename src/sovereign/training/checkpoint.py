@@ -2,7 +2,7 @@
 
     step-000100/
       model.safetensors      the weights, under the names `transformers` knows
-      optimizer.safetensors  <parameter>.<state>, as exp_avg and exp_avg_sq
+      optimizer.safetensors  <parameter>.<state>, as exp_avg and exp_avg_sq; whole, however many processes share them
       state.json             step, optimizer settings, random states, and the caller's own values
       COMPLETE               size and sha256 of each file above; written last
 
@@ -24,6 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sovereign.canonical import Malformed, digest_file, parse_json, pretty, sync_directory
+from sovereign.training.distributed import ALONE, Ranks, like, own, whole
+from sovereign.training.optimizer import expected, kept, restore
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 MARKER = "COMPLETE"
@@ -42,33 +44,58 @@ def save(
     *,
     keep: int,
     named: Collection[int] = (),
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Write the checkpoint of `step` and return its folder; then remove all but the last `keep` and the `named` steps.
 
-    `state` is JSON of the caller's, given back by `load`. Raises Unusable when the disk refuses (full, say): what
-    was there before stays, and nothing partial is left.
+    `state` is JSON of the caller's, given back by `load`. All processes call this together; the first writes,
+    tensors whole, so that any number of processes can go on from it. Raises Unusable, on each of them, when the
+    disk refuses (full, say): what was there before stays, and nothing partial is left.
     """
     final = folder / f"step-{step:06d}"
-    partial = folder / f".{final.name}.partial"
+    tensors = {
+        name: _written(weight.detach(), ranks) for name, weight in weights(model)
+    }  # every process takes part in making tensors whole, in the same order
+    moments = {
+        f"{name}.{key}": _written(value, ranks)
+        for name, weight in _trained(model, optimizer).items()
+        for key, value in kept(optimizer, weight).items()
+    }
+    fault = ""
+    if ranks.first:
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        try:
+            _write(
+                final, tensors, moments, {"step": step, "groups": groups, "random": _random_states(), "caller": state}
+            )
+        except (OSError, SafetensorError) as error:
+            fault = f"{final}: the checkpoint could not be written: {error}; earlier checkpoints are untouched"
+    fault = ranks.from_first(fault)
+    if fault:
+        raise Unusable(fault)
+    if ranks.first:
+        listed = sorted(path for path in folder.glob("step-*") if (path / MARKER).is_file())
+        for old in listed[: max(0, len(listed) - keep)]:
+            if step_of(old) not in named:
+                _remove(old)
+    return final
+
+
+def _written(tensor: Tensor, ranks: Ranks) -> Tensor:
+    """Return a tensor whole where it is written, and nothing of it elsewhere."""
+    complete = whole(tensor)
+    return complete.contiguous() if ranks.first else torch.empty(0)
+
+
+def _write(final: Path, tensors: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]) -> None:
+    partial = final.with_name(f".{final.name}.partial")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed here
         partial.mkdir()
-        save_file(
-            {name: weight.detach().contiguous() for name, weight in weights(model)},
-            partial / FILES[0],
-            {"format": "pt"},
-        )
-        moments = {
-            f"{name}.{key}": value.contiguous()
-            for name, weight in _trained(model, optimizer).items()
-            for key, value in optimizer.state[weight].items()
-        }
+        save_file(tensors, partial / FILES[0], {"format": "pt"})
         save_file(moments, partial / FILES[1])
-        groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-        (partial / FILES[2]).write_bytes(
-            pretty({"step": step, "groups": groups, "random": _random_states(), "caller": state})
-        )
+        (partial / FILES[2]).write_bytes(pretty(state))
         listed = {
             name: {"bytes": (partial / name).stat().st_size, "sha256": digest_file(partial / name)} for name in FILES
         }
@@ -80,17 +107,10 @@ def save(
         if final.exists():  # the same step again, after a resume from an earlier one
             _remove(final)
         partial.rename(final)
-        sync_directory(folder)
-    except (OSError, SafetensorError) as error:
+        sync_directory(final.parent)
+    except (OSError, SafetensorError):
         shutil.rmtree(partial, ignore_errors=True)
-        raise Unusable(
-            f"{final}: the checkpoint could not be written: {error}; earlier checkpoints are untouched"
-        ) from error
-    whole = sorted(path for path in folder.glob("step-*") if (path / MARKER).is_file())
-    for old in whole[: max(0, len(whole) - keep)]:
-        if step_of(old) not in named:
-            _remove(old)
-    return final
+        raise
 
 
 def checkpoints(folder: Path, explain: Callable[[str], None] = lambda message: None) -> list[Path]:
@@ -108,7 +128,7 @@ def checkpoints(folder: Path, explain: Callable[[str], None] = lambda message: N
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Put a checkpoint's weights, optimizer and random states in place; return {"step": ..., **the caller's values}.
 
-    Raises Unusable, naming them, for tensors that are missing, extra, or of another shape or dtype. Nothing
+    It does not matter how many processes wrote it, nor how many load it, each for itself. Raises Unusable, naming them, for tensors that are missing, extra, or of another shape or dtype. Nothing
     has been changed then.
     """
     fault = _fault(path)
@@ -116,12 +136,12 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         raise Unusable(f"{path}: {fault}")
     state = parse_json((path / FILES[2]).read_bytes(), str(path / FILES[2])).value
     saved, moments = load_file(path / FILES[0]), load_file(path / FILES[1])
-    own, trained = dict(weights(model)), _trained(model, optimizer)
-    _require_match(path / FILES[0], saved, own)
+    present, trained = dict(weights(model)), _trained(model, optimizer)
+    _require_match(path / FILES[0], saved, present)
     _require_match(
         path / FILES[1],
         moments,
-        {f"{name}.{key}": like for name, weight in trained.items() for key, like in _moments(weight)},
+        {f"{name}.{key}": one for name, weight in trained.items() for key, one in expected(optimizer, weight).items()},
     )
     if len(state["groups"]) != len(optimizer.param_groups):
         raise Unusable(
@@ -129,22 +149,24 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         )
 
     with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(saved[name])
+        for name, weight in present.items():
+            weight.copy_(like(saved[name], weight))
     for group, settings in zip(optimizer.param_groups, state["groups"], strict=True):
         group.update({key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
     for name, weight in trained.items():
-        optimizer.state[weight] = {key: moments[f"{name}.{key}"].to(weight.device) for key, _ in _moments(weight)}
+        own_moments = {key: moments[f"{name}.{key}"] for key in expected(optimizer, weight)}
+        restore(optimizer, weight, {key: _placed(value, weight) for key, value in own_moments.items()})
+    _require_loaded(path / FILES[0], saved, model)
     _restore_random_states(state["random"])
     return {"step": state["step"], **state["caller"]}
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return `sha256:...` over name, dtype, shape and raw bytes of every weight, in name order."""
+    """Return `sha256:...` over name, dtype, shape and raw bytes of every weight, in name order; all processes ask together."""
     digest = hashlib.sha256()
     for name, weight in sorted(weights(model)):
         digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole(weight.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return "sha256:" + digest.hexdigest()
 
 
@@ -168,9 +190,20 @@ def _trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     return {name: weight for name, weight in model.named_parameters() if id(weight) in moved}
 
 
-def _moments(weight: Tensor) -> tuple[tuple[str, Tensor], ...]:
-    """Return what AdamW keeps of a weight, each with a tensor of its shape and dtype."""
-    return ("step", torch.empty(())), ("exp_avg", weight), ("exp_avg_sq", weight)
+def _placed(moment: Tensor, weight: Tensor) -> Tensor:
+    """Return what is kept of a weight where the weight is: in its parts if it has its shape, whole otherwise."""
+    return like(moment, weight) if moment.shape == weight.shape else moment.to(weight.device)
+
+
+def _require_loaded(path: Path, saved: dict[str, Tensor], model: nn.Module) -> None:
+    """Raise Unusable if the model computes with other weights than those that were put in place (CASE-31)."""
+    lost = [
+        name
+        for name, weight in model.named_parameters()
+        if name in saved and not torch.equal(own(weight.detach()), own(like(saved[name], weight)))
+    ]
+    if lost:
+        raise Unusable(f"{path}: weights not loaded: the model still computes with another {', '.join(lost[:5])}")
 
 
 def _require_match(path: Path, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

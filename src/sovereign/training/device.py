@@ -15,14 +15,14 @@ class Unavailable(Exception):
     """What was asked for is not on this machine."""
 
 
-def choose_device(asked: str) -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU if there is one.
+def choose_device(asked: str, local: int = 0) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is a GPU if there is one.
 
-    Raises Unavailable, saying what is there, before anything is built on the device.
+    `local` is the number of this process on its machine: where no GPU is named, each takes the one of its number. Raises Unavailable, saying what is there, before anything is built on the device.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "auto":
-        return torch.device("cuda:0" if gpus else "cpu")
+        asked = "cuda" if gpus else "cpu"
     if asked == "cpu":
         return torch.device("cpu")
     kind, _, number = asked.partition(":")
@@ -33,9 +33,10 @@ def choose_device(asked: str) -> torch.device:
         raise Unavailable(
             f"device {asked!r}: no GPU is visible (torch {torch.__version__}, built with {built}); use cpu or auto"
         )
-    if int(number or 0) >= gpus:
-        raise Unavailable(f"device {asked!r}: {gpus} GPU(s) are visible, cuda:0 to cuda:{gpus - 1}")
-    return torch.device(f"cuda:{int(number or 0)}")
+    index = int(number) if number else local
+    if index >= gpus:
+        raise Unavailable(f"device {asked!r}, number {index}: {gpus} GPU(s) are visible, cuda:0 to cuda:{gpus - 1}")
+    return torch.device(f"cuda:{index}")
 
 
 def choose_precision(asked: Literal["auto", "bf16", "fp32"], device: torch.device) -> tuple[Precision, str]:

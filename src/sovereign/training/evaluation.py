@@ -12,6 +12,7 @@ from torch import nn
 
 from sovereign.model.kernels import IGNORED
 from sovereign.training.device import Precision
+from sovereign.training.distributed import ALONE, Ranks
 
 # A window is padded to a multiple of this, its own length deciding, never its neighbours': in bf16 attention
 # rounds by the padded length (5e-5 of a loss), while the number of rows changes nothing.
@@ -26,12 +27,14 @@ def evaluate(
     context: int,
     precision: Precision,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> list[tuple[str, float, int]]:
     """Return (document, loss summed in nats, target tokens) of each sequence, in their order.
 
     A sequence s is scored on s[1:], each token given those before it in its window: windows of `context`
     targets follow one another without overlap, each beginning with the token before its first target.
-    The result does not depend on `batch`; weights, mode and random state are left as they were.
+    The result does not depend on `batch`, nor on how many processes share the work, which all get it; weights,
+    mode and random state are left as they were.
     """
     windows = [
         (index, ids[at : at + context + 1])
@@ -41,17 +44,24 @@ def evaluate(
     groups: dict[int, list[tuple[int, np.ndarray]]] = defaultdict(list)
     for index, window in windows:
         groups[min(context, -(-(len(window) - 1) // PADDED_TO) * PADDED_TO)].append((index, window))
+    batches = [
+        (length, group[start : start + batch])
+        for length, group in sorted(groups.items())
+        for start in range(0, len(group), batch)
+    ]
     sums = [0.0] * len(sequences)
     with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for length, group in sorted(groups.items()):
-            for start in range(0, len(group), batch):
-                some = group[start : start + batch]
-                ids = np.full((len(some), length + 1), IGNORED, dtype=np.int64)
-                for row, (_, window) in enumerate(some):
-                    ids[row, : len(window)] = window
-                on_device = torch.from_numpy(ids).to(device)
-                losses = model.losses(on_device[:, :-1].clamp(min=0), on_device[:, 1:])  # type: ignore[operator]
-                for (index, _), loss in zip(some, losses.double().sum(1).tolist(), strict=True):
+        for start in range(0, len(batches), ranks.size):
+            # a model in parts is gathered by all processes at once, so one without work repeats the last batch
+            length, some = batches[min(start + ranks.rank, len(batches) - 1)]
+            ids = np.full((len(some), length + 1), IGNORED, dtype=np.int64)
+            for row, (_, window) in enumerate(some):
+                ids[row, : len(window)] = window
+            on_device = torch.from_numpy(ids).to(device)
+            losses = model.losses(on_device[:, :-1].clamp(min=0), on_device[:, 1:])  # type: ignore[operator]
+            found = losses.double().sum(1).tolist()
+            for at, scored in enumerate(ranks.every(found)[: len(batches) - start]):
+                for (index, _), loss in zip(batches[start + at][1], scored, strict=True):
                     sums[index] += loss
     return [(name, sums[index], len(ids) - 1) for index, (name, ids) in enumerate(sequences)]
 

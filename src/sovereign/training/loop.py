@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from sovereign.contract.training import Adamw, Training
+from sovereign.contract.training import Training
+from sovereign.corpus.stream import Exhausted
 from sovereign.model.kernels import IGNORED
 from sovereign.training.device import Precision, keep_freed_memory
-from sovereign.training.guards import Guards, all_learn, rate_as_planned
+from sovereign.training.distributed import ALONE, Ranks, shared_loss, whole
+from sovereign.training.guards import Guards, Spike, Stopped, agreed, rate_as_planned
+from sovereign.training.movement import Before
+from sovereign.training.recompute import recompute_layers
+from sovereign.training.watchdog import Watchdog
 
 FIRST_LOSS_MARGIN = 0.5  # nats between the first loss and the expected one before it is remarked on
 
@@ -45,103 +50,133 @@ def train(
     seed: int,
     evaluate_every: int,
     log: Callable[..., None],
-    evaluate: Callable[[int], None] = lambda step: None,
+    evaluate: Callable[[int], bool | None] = lambda step: None,
     checkpoint: Callable[[int], None] = lambda step: None,
     progress: Callable[[int, float, int, float], None] = lambda step, loss, tokens, seconds: None,
+    stalled: Callable[[int, float], None] | None = None,
     done: int = 0,
     until: int | None = None,
     clock: float = 0.0,
+    losses: Sequence[float] = (),
     expected_loss: float | None = None,
     ignore: int | None = None,
+    repeating: bool = False,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Move the weights of `model`, in place, by `settings.steps` optimizer updates.
 
     The model's `loss(inputs, targets)` is the summed loss of the targets in nats; targets equal to the
     token `ignore` are not counted. Every update is one `log("step", ...)` with the fields of a StepRow, taken
-    from what was applied. `evaluate(step)` is called at 0, every `evaluate_every` steps and at the last;
-    `checkpoint(step)` every `settings.checkpoint_every` and at the last, after that step's row and evaluation;
-    `progress(step, loss, tokens, seconds)` after each step.
+    from what was applied. `evaluate(step)` is called at 0, every `evaluate_every` steps and at the last; where it
+    returns true the run has had enough, and ends there. `checkpoint(step)` is called every
+    `settings.checkpoint_every` and at the end, after that step's row and evaluation; `progress(step, loss,
+    tokens, seconds)` after each step; `stalled(step, seconds)`, from another thread, when nothing has happened for
+    `settings.stall_seconds` (a notice by default).
 
-    To resume, load a checkpoint into model and optimizer and give its step as `done` and its `clock`; `until`
-    ends early, under the schedule of the whole. Raises guards.Stopped before an update that must not happen.
+    To resume, load a checkpoint into model and optimizer and give its step as `done`, its `clock`, and the
+    `losses` of the steps before it, the last fifty at least; `until` ends early, under the schedule of the whole.
+    A stream that gives its batch again stops the run, unless `repeating` says that it is meant to.
+    With several processes each calls this with its own `ranks`, and all that is called here is called on each of
+    them, at the same step. Raises guards.Stopped, on each, before an update that must not happen.
     """
     last = settings.steps if until is None else until
     if device.type == "cpu":
         keep_freed_memory()
-    summed_loss: Callable[..., torch.Tensor] = model.loss  # type: ignore[assignment]
+    if settings.activation_checkpointing:
+        recompute_layers(model)
+    summed_loss, exchanging = shared_loss(model, ranks)
     if settings.compile:
         summed_loss = torch.compile(summed_loss)
-    guards = Guards()
-    if done == 0:
-        torch.manual_seed(seed)
-        evaluate(0)
+    guards = Guards(losses, repeating)
+    with Watchdog(settings.stall_seconds, stalled or (lambda *silence: log("notice", **stall_notice(*silence)))) as dog:
+        if done == 0:
+            torch.manual_seed(seed)
+            if evaluate(0):
+                return
 
-    for step in range(done + 1, last + 1):
-        began, began_processor = time.perf_counter(), time.process_time()
-        model.train()
-        batch = stream.batch(step)
-        ids = torch.from_numpy(batch.ids).to(device)
-        inputs, targets = ids[:, :-1], ids[:, 1:]
-        if ignore is not None:
-            targets = targets.masked_fill(targets == ignore, IGNORED)
-        tokens = int((targets != IGNORED).sum())
-        guards.batch(step, batch.ids, tokens)
+        for step in range(done + 1, last + 1):
+            dog.beat(step)
+            began, began_processor = time.perf_counter(), time.process_time()
+            model.train()
+            try:
+                batch = stream.batch(step, ranks.rank, ranks.size)
+            except Exhausted as reason:
+                raise Stopped("exhausted", step, f"the stream has no more: {reason}") from None
+            ids = torch.from_numpy(batch.ids).to(device)
+            inputs, targets = ids[:, :-1], ids[:, 1:]
+            if ignore is not None:
+                targets = targets.masked_fill(targets == ignore, IGNORED)
+            tokens = int(ranks.sums(int((targets != IGNORED).sum()))[0])
+            agreed(_fault(guards.batch, step, batch.ids, tokens), ranks)
 
-        total = torch.zeros((), device=device)
-        size = settings.micro_batch or len(ids)
-        for some_inputs, some_targets in zip(inputs.split(size), targets.split(size), strict=True):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                summed = summed_loss(some_inputs, some_targets)
-            # by the tokens of the whole step: a mean of micro-batch means would weigh tokens unevenly (CASE-19)
-            (summed / tokens).backward()
-            total += summed.detach()
-        loss = total.item() / tokens
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip).item()
+            total = torch.zeros((), device=device)
+            size = settings.micro_batch or len(ids)
+            parts = list(zip(inputs.split(size), targets.split(size), strict=True))
+            for number, (some_inputs, some_targets) in enumerate(parts, 1):
+                with exchanging(number == len(parts)):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                        summed = summed_loss(some_inputs, some_targets)
+                    # by the tokens of the whole step: a mean of micro-batch means would weigh tokens unevenly
+                    # (CASE-19); over processes a mean is taken, hence their number
+                    (summed / (tokens / ranks.size)).backward()
+                total += summed.detach()
+                dog.beat(step)
+            loss = ranks.sums(total.item())[0] / tokens
+            grad_norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip)).item()
 
-        guards.loss(step, loss, grad_norm)
-        guards.pace(step, time.perf_counter() - began, time.process_time() - began_processor)
-        if step == done + 1:
-            all_learn(step, model)
-        planned = settings.schedule.rate(step, settings.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = planned
-        applied = rate_as_planned(step, planned, [group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+            guards.loss(step, loss, grad_norm)
+            wall, work = time.perf_counter() - began, time.process_time() - began_processor
+            agreed(_fault(guards.pace, step, wall, work), ranks)
+            guards.reach(step, model, step - done - 1, ranks)
+            planned = settings.schedule.rate(step, settings.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = planned
+            applied = rate_as_planned(step, planned, [group["lr"] for group in optimizer.param_groups])
+            measured = settings.measure_updates_every and (
+                step % settings.measure_updates_every == 0 or step == settings.steps
+            )
+            before = Before(model) if measured else None
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            movement = before.movement(ranks) if before else None
+            seconds = time.perf_counter() - began
+            clock += seconds
 
-        seconds = time.perf_counter() - began
-        clock += seconds
-        if step == 1 and expected_loss is not None and abs(loss - expected_loss) > FIRST_LOSS_MARGIN:
-            log("notice", **first_loss_notice(loss, expected_loss))
-        log(
-            "step",
-            step=step,
-            loss=loss,
-            tokens=tokens,
-            learning_rate=applied,
-            grad_norm=grad_norm,
-            seconds=seconds,
-            clock=clock,
-            windows=windows_digest(batch.windows),
-            passed=batch.passed,
-        )
-        progress(step, loss, tokens, seconds)
-        if step % evaluate_every == 0 or step == last:
-            evaluate(step)
-        if step % settings.checkpoint_every == 0 or step == last:
-            checkpoint(step)
+            if step == 1 and expected_loss is not None and abs(loss - expected_loss) > FIRST_LOSS_MARGIN:
+                log("notice", **first_loss_notice(loss, expected_loss))
+            spike = guards.spike(step, loss)
+            if spike:
+                log("notice", **spike_notice(spike))
+            moved = {"update_ratio": movement.ratio, "changed": movement.changed} if movement else {}
+            log(
+                "step",
+                step=step,
+                loss=loss,
+                tokens=tokens,
+                learning_rate=applied,
+                grad_norm=grad_norm,
+                seconds=seconds,
+                clock=clock,
+                windows=windows_digest(np.concatenate(ranks.every(batch.windows))),
+                passed=ranks.from_first(batch.passed),
+                **moved,
+            )
+            progress(step, loss, tokens, seconds)
+            had_enough = bool(evaluate(step)) if step % evaluate_every == 0 or step == last else False
+            dog.beat(step)
+            if step % settings.checkpoint_every == 0 or step == last or had_enough:
+                checkpoint(step)
+            if had_enough:
+                return
 
 
-def adamw(model: nn.Module, settings: Adamw) -> torch.optim.AdamW:
-    """Return fused AdamW over the trainable parameters; weight decay falls on matrices, not on gains.
-
-    The learning rate is set by the loop before each update.
-    """
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    matrices = {"params": [weight for weight in trained if weight.dim() >= 2], "weight_decay": settings.weight_decay}
-    gains = {"params": [weight for weight in trained if weight.dim() < 2], "weight_decay": 0.0}
-    groups = [group for group in (matrices, gains) if group["params"]]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(settings.beta1, settings.beta2), eps=settings.epsilon, fused=True)
+def _fault(check: Callable[..., None], *given: Any) -> Stopped | None:
+    """Return why a check of this process stops the run, to be told to the others, or None."""
+    try:
+        check(*given)
+    except Stopped as fault:
+        return fault
+    return None
 
 
 def windows_digest(windows: Iterable[int] | np.ndarray) -> str:
@@ -157,4 +192,25 @@ def first_loss_notice(loss: float, expected: float) -> dict[str, Any]:
         "asked": f"within {FIRST_LOSS_MARGIN} of {expected:.4f}",
         "got": f"{loss:.4f}",
         "message": "the loss before the first update is far from that of a uniform guess or of the parent",
+    }
+
+
+def spike_notice(spike: Spike) -> dict[str, Any]:
+    """Return the fields of a notice that the loss leapt up; the update was made like any other."""
+    return {
+        "step": spike.step,
+        "name": "loss_spike",
+        "asked": f"at most {spike.bound:.4f}",
+        "got": f"{spike.loss:.4f}",
+        "message": "the loss lies far above those of the steps before; no step and no batch was skipped",
+    }
+
+
+def stall_notice(step: int, seconds: float) -> dict[str, Any]:
+    """Return the fields of a notice that nothing has happened for a while."""
+    return {
+        "step": step,
+        "name": "stalled",
+        "got": f"{seconds:.0f} s",
+        "message": "neither an update nor an evaluation has ended for that long",
     }

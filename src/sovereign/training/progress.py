@@ -13,8 +13,16 @@ EVERY = 10.0  # seconds between plain lines
 
 
 @contextmanager
-def shown(steps: int, console: Console, done: int = 0) -> Iterator[Callable[[int, float, int, float], None]]:
-    """Yield the `progress` of a training loop: it shows step, loss, tokens a second and the time that is left."""
+def shown(
+    steps: int, console: Console, done: int = 0, quiet: bool = False
+) -> Iterator[Callable[[int, float, int, float], None]]:
+    """Yield the `progress` of a training loop: it shows step, loss, tokens a second and the time that is left.
+
+    Nothing is shown when `quiet`: another process of the run does it.
+    """
+    if quiet:
+        yield lambda step, loss, tokens, seconds: None
+        return
     if not console.is_terminal:
         yield _lines(steps, console, done)
         return

@@ -13,7 +13,9 @@ from torch import nn
 from sovereign.contract.training import Training
 from sovereign.training import checkpoint
 from sovereign.training.device import Precision
-from sovereign.training.loop import Stream, adamw, train
+from sovereign.training.distributed import ALONE, Ranks, shard
+from sovereign.training.loop import Stream, train
+from sovereign.training.optimizer import optimizer_for
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def replay(
     precision: Precision,
     seed: int,
     ignore: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Replayed:
     """Return the loss of step `until` and the digest of the weights after it, from the checkpoint at `path`.
 
@@ -50,7 +53,8 @@ def replay(
             losses[row["step"]] = row["loss"]
 
     model = build().to(device)
-    optimizer = adamw(model, settings.optimizer)
+    shard(model, ranks, settings.distributed, device)
+    optimizer = optimizer_for(model, settings.optimizer)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         done = checkpoint.load(path, model, optimizer)["step"]
         train(
@@ -66,5 +70,6 @@ def replay(
             done=done,
             until=until,
             ignore=ignore,
+            ranks=ranks,
         )
     return Replayed(done, until, losses[until], checkpoint.weights_digest(model))

@@ -1,0 +1,5 @@
+"""`python -m sovereign`, which is what torchrun starts."""
+
+from sovereign.cli.main import main
+
+main()

@@ -1,0 +1,140 @@
+"""Memory of training: what it will take, found without taking it, and the most that was taken."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sovereign.contract.training import Training
+from sovereign.training.device import Precision
+from sovereign.training.optimizer import optimizer_for
+from sovereign.training.recompute import recompute_layers
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class _Tally(TorchDispatchMode):
+    """Counts the bytes of every tensor from the operation that makes it until the last reference is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.count(tensor)
+        return made
+
+    def count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.alive -= size
+
+
+def training_bytes(
+    build: Callable[[], nn.Module], settings: Training, windows: int, context: int, precision: Precision, device: str
+) -> int:
+    """Return the most bytes of tensors alive at once while a process trains on `windows` windows a step.
+
+    Two updates of the very model, optimizer and micro-batches, on tensors that have a shape and no content
+    (`FakeTensorMode`): weights, gradients, moments, kept activations and passing ones. `build` is called inside.
+    What kernels hold for themselves, and a compiler's savings, are not seen.
+    """
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake:
+        model = build()
+        _move(model, device)
+    with fake, _Tally() as tally:
+        for tensor in (*model.parameters(), *model.buffers()):
+            tally.count(tensor)
+        if settings.activation_checkpointing:
+            recompute_layers(model)
+        # bitsandbytes' kernels know no tensors without content; its moments are counted as the two bytes they are
+        eight = settings.optimizer.kind == "adamw8bit"
+        optimizer = None if eight else optimizer_for(model, settings.optimizer)
+        size = settings.micro_batch or windows
+        for _ in range(2):
+            ids = torch.zeros(windows, context + 1, dtype=torch.int64, device=device)
+            for part in ids.split(size):
+                with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+                    loss = model.loss(part[:, :-1], part[:, 1:])  # type: ignore[operator]
+                loss.backward()
+                del loss
+            norms = torch._foreach_norm([one.grad for one in model.parameters() if one.grad is not None])
+            del norms
+            if optimizer is not None:
+                optimizer.step()
+            model.zero_grad(set_to_none=True)
+        trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        return tally.peak + (2 * trained if eight else 0)
+
+
+def _move(model: nn.Module, device: str) -> None:
+    """Put the model's tensors without content on a device, tied ones still tied; `to` cannot swap them."""
+    moved: dict[int, Any] = {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                fresh = nn.Parameter(torch.empty_like(weight, device=device), weight.requires_grad)
+                module._parameters[name] = moved.setdefault(id(weight), fresh)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
+
+
+def resident_bytes() -> int:
+    """Return what this process holds in memory now."""
+    if STATUS.exists():
+        return _status("VmRSS")
+    return peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Return the most that this process has held in memory, since it began or since `forget_peak`."""
+    if STATUS.exists():  # getrusage would count the parent's memory at the fork as ours
+        return _status("VmHWM")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let peaks be counted from here on, where the system allows it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif RESET.exists():
+        try:
+            RESET.write_text("5")
+        except OSError:  # a container that allows it not; the peak is then that of the whole process
+            return
+
+
+def device_peak_bytes(device: torch.device) -> int:
+    """Return the peak of the device's memory: of tensors on a GPU, of the process on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_bytes()
+
+
+def _status(key: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
