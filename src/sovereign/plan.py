@@ -101,7 +101,7 @@ def plan(contract: Contract, root: Path, device: str, told: Told, seed: int | No
     if chosen_seed not in contract.seeds:
         raise Refused((f"seed {chosen_seed} is not one of the contract's seeds {list(contract.seeds)}",))
     try:
-        place = choose_device(device)
+        place = choose_device(asked_device(device, contract))
         precision, because = choose_precision(contract.training.precision, place)
     except Unavailable as reason:
         raise Refused((str(reason),)) from None
@@ -125,6 +125,16 @@ def plan(contract: Contract, root: Path, device: str, told: Told, seed: int | No
             f"{contract.model.context}"
         )
     return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals))
+
+
+def asked_device(given: str, contract: Contract) -> str:
+    """Return the device to choose: the contract's where it insists on one, and nothing else was asked for."""
+    promised = contract.training.device
+    if promised == "any" or given.partition(":")[0] == promised:
+        return given
+    if given != "auto":
+        raise Unavailable(f"device {given!r}: the contract is to run on {promised} (training.device)")
+    return promised
 
 
 def too_little(contract: Contract, train_tokens: int) -> list[str]:
