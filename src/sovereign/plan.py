@@ -197,7 +197,7 @@ def plan(
     if chosen_seed not in contract.seeds:
         raise Refused((f"seed {chosen_seed} is not one of the contract's seeds {list(contract.seeds)}",))
     try:
-        place = choose_device(device, ranks.local)
+        place = choose_device(asked_device(device, contract), ranks.local)
         precision, because = choose_precision(contract.training.precision, place)
         optimizer.check_available(contract.training.optimizer)
     except (Unavailable, optimizer.Unavailable) as reason:
@@ -234,6 +234,16 @@ def plan(
             f"{contract.model.context}"
         )
     return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals), ranks.size)
+
+
+def asked_device(given: str, contract: Contract) -> str:
+    """Return the device to choose: the contract's where it insists on one, and nothing else was asked for."""
+    promised = contract.training.device
+    if promised == "any" or given.partition(":")[0] == promised:
+        return given
+    if given != "auto":
+        raise Unavailable(f"device {given!r}: the contract is to run on {promised} (training.device)")
+    return promised
 
 
 def too_little(contract: Contract, train_tokens: int) -> list[str]:

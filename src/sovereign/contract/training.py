@@ -99,6 +99,9 @@ class Training(Record):
     optimizer: Optimizer = Adamw()
     schedule: Schedule
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    device: Literal["any", "cpu", "cuda"] = Field(
+        default="any", description="where it must run; elsewhere it is refused"
+    )
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = False
     wrap_around: bool = False
