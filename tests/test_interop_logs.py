@@ -164,7 +164,7 @@ FAULTY: dict[str, tuple[Format | None, str, str]] = {
     "an unknown column": (None, CSV.replace("val_loss", "valid_loss"), "log:1:1: valid_loss: unknown column; did you mean val_loss?"),
     "a column twice": (None, "step,lr,learning_rate\n1,1,1\n", "log:1:1: learning_rate: column given twice"),
     "semicolons": (None, CSV.replace(",", ";"), "log:1:1: columns are parted by commas"),
-    "no step": ("csv", "epoch,val_loss\n1,2\n", "log:1:1: step: a column is required"),
+    "no step": ("csv", "lr,val_loss\n1,2\n", "log:1:1: step: a column is required"),
     "a short row": (None, CSV + "750,1.5\n", "log:5:1: 2 cells, where the header has 5 columns"),
     "a bare step": (None, CSV + "750,,,,\n", "log:5:1: step 750 says nothing beside its number"),
     "a decimal comma": (None, 'step,val_loss\n1,"2,5"\n', "log:2:1: val_loss: '2,5' is not a number"),
@@ -194,8 +194,11 @@ FAULTY: dict[str, tuple[Format | None, str, str]] = {
     "true for a number": (None, '{"step": 1, "val_loss": true}\n', "log:1:1: val_loss: true is not a number"),
     "a torn object": (None, JSONL + '{"step": 500, "val', "log:3:"),
     "a list for an object": ("jsonl", "[1, 2]\n", "log:1:1: [1, 2] is not an object"),
-    "no step in JSON": (None, '{"series": [{"epoch": 1, "train_loss": 2.87}]}', "step: required, and not given"),
-    "another top key": (None, SERIES.replace("vocab_size", "vocab"), "log:1:2: vocab: unknown key"),
+    "no step in JSON": (None, '{"series": [{"epoch": 1, "train_loss": 2.87}, {"train_loss": 2.5}]}', "step: required, and not given"),
+    "another top key": (None, SERIES.replace("vocab_size", "vocab_sise"), "log:1:2: vocab_sise: unknown key; did you mean vocab_size?"),
+    "another setting": (None, SERIES.replace('65,', '65, "meta": {"unigram_nat": 3.3},'), "unigram_nat: unknown key; did you mean unigram_nats?"),
+    "two vocabularies": (None, SERIES.replace('65,', '65, "meta": {"vocab": 66},'), "vocab_size: is 65, and vocab is 66"),
+    "a leak by hearsay": (None, SERIES.replace('65,', '65, "meta": {"val_in_train": 0.5},'), "val_in_train needs val_in_train_from"),
     "a vocabulary of none": (None, SERIES.replace("65", "0"), "vocab_size: 0 is not a number of tokens"),
     "an entry at its line": (None, SERIES.replace("2.0}", '"x"}'), 'log:3:2: train_loss: "x" is not a number'),
     "a state without its step": (None, json.dumps({**HF, "global_step": None}), "global_step: required"),
@@ -402,3 +405,40 @@ def test_a_broken_log_is_refused_or_keeps_its_rows(
     assert len(found.points) <= max(text.count("\n") + 4, 5)
     assert all(map(math.isfinite, numbers))
     assert [point.step for point in found.points] == sorted(point.step for point in found.points)
+
+
+def test_a_table_may_count_epochs(tmp_path: Path) -> None:
+    """What a notebook prints has epochs and no steps; it is read so, with the settings and floors given beside it."""
+    table = read(tmp_path, "epoch,train_loss,val_loss\n1,2.87,3.22\n2,1.61,3.34\n")
+    told = read(
+        tmp_path, '{"meta": {"vocab": 50257, "unigram_nats": 6.95}, "series": [{"epoch": 4, "val_loss": 9.751}]}'
+    )
+    words = read(
+        tmp_path,
+        '{"series": [{"epoch": null, "point": "first", "val_loss": 3.4}, {"point": "last", "val_loss": 3.47}]}',
+    )
+
+    assert [(None, 1.0, 2.87), (None, 2.0, 1.61)] == [(one.step, one.epoch, one.train_loss) for one in table.points]
+    assert (50257, 6.95) == (told.vocabulary, told.settings.unigram_nats)
+    assert [3.4, 3.47] == [one.val_loss for one in words.points]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,train_loss\n10,2.5\n20,nan\n30,nan\n",
+        '{"step": 10, "train_loss": 2.5}\n{"step": 20, "train_loss": NaN}\n',
+        '{"series": [{"step": 10, "train_loss": 2.5},\n{"step": 20, "train_loss": NaN}]}',
+        MLX.replace("Train loss 1.921", "Train loss nan"),
+    ],
+)
+def test_a_run_that_broke_down_can_be_looked_at(tmp_path: Path, text: str) -> None:
+    """An import refuses what is not finite; a diagnosis reads on, and says where the first of it stood (CASE-20)."""
+    assert "nan" in refused(tmp_path, text).lower()
+
+    (tmp_path / "log").write_text(text)
+    series = read_log(tmp_path / "log", broken=True)
+
+    assert "rain" in series.broke
+    assert "nan" in series.broke.lower()
+    assert all(one.train_loss is None or math.isfinite(one.train_loss) for one in series.points)

@@ -190,6 +190,9 @@ class ReportedRow(Row):
     tokens: Count | None = Field(default=None, description="trained on so far")
     wall: Seconds | None = Field(default=None, description="since the start")
     entry: Count | None = Field(default=None, description="line of the log, or number of its entry, counted from 1")
+    position: Share | None = Field(
+        default=None, description="where in the data the row was trained: 1 where it is nearest to the validation part"
+    )
 
 
 class CostRow(Row):
@@ -201,6 +204,137 @@ class CostRow(Row):
     peak_bytes: Count
     tokens: Count = 0
     flops: float | None = Field(default=None, ge=0, description="floating-point operations, where they were counted")
+
+
+class PathRow(Row):
+    """One train batch, scored by the path that training optimises and by the path that evaluation takes.
+
+    Same weights, same windows, dropout off in both: whatever differs is the evaluation's fault, or the training's.
+    """
+
+    kind: Literal["path"] = "path"
+    step: Count
+    windows: str = Field(pattern=r"^[0-9a-f]{16}$", description="digest of the ids of the windows scored, in order")
+    tokens: int = Field(ge=1, description="target tokens, counted alike by both paths")
+    train_nll: float = Field(ge=0, description="nats, summed, as the training step computes its loss")
+    eval_nll: float = Field(ge=0, description="nats, summed, as an evaluation computes it")
+    precision: Literal["bf16", "fp16", "fp32"]
+
+
+class PermutedRow(Row):
+    """A validation document whose target tokens were put out of order before it was scored.
+
+    A model without sight of the future does no better on permuted text than counting words does, and no better on
+    uniformly random ids than ln V: an evaluation that does leaks its targets, or scores something else.
+    """
+
+    kind: Literal["permuted"] = "permuted"
+    step: Count
+    document: DocumentId
+    order: Literal["permuted", "random"] = Field(description="its own tokens shuffled, or ids drawn uniformly")
+    nll: float = Field(ge=0, description="nats, summed over the target tokens")
+    tokens: int = Field(ge=1)
+    seed: Count
+
+
+class BatchRow(Row):
+    """What one step was really fed: the content of its batch by digest, not the ids that the loader meant to give.
+
+    Two steps with one digest saw the same tokens, whatever their window ids say.
+    """
+
+    kind: Literal["batch"] = "batch"
+    step: int = Field(ge=1)
+    content: str = Field(pattern=r"^[0-9a-f]{16}$", description="first 16 hex digits of the sha256 of its token ids")
+    sequences: int = Field(ge=1)
+    distinct: int = Field(ge=1, description="sequences that differ from every other of the batch")
+    padding: Count = Field(default=0, description="padding tokens counted in the loss; there should be none")
+
+
+class CanaryRow(Row):
+    """A secret planted in the train side `copies` times, and its rank among secrets of the same format never planted.
+
+    Exposure is log2(candidates + 1) - log2(rank) (Carlini et al. 2019, Secret Sharer). Its loss must be finite: a
+    model of NaNs ranks every secret first.
+    """
+
+    kind: Literal["canary"] = "canary"
+    step: Count
+    canary: str = Field(max_length=64, description="a name; the secret itself stands nowhere")
+    copies: int = Field(ge=1, description="times it was planted")
+    nll: float = Field(ge=0, description="nats of the secret after its prefix")
+    rank: int = Field(ge=1, description="1 is the lowest loss")
+    candidates: int = Field(ge=1, description="secrets that were never planted, ranked with it")
+
+
+class ExtractionRow(Row):
+    """A passage whose beginning was shown to the model, and how far it went on word for word, decoding greedily.
+
+    Passages of the control were never trained on: what is continued there is boilerplate, not memory.
+    """
+
+    kind: Literal["extraction"] = "extraction"
+    step: Count
+    side: Literal["train", "control"]
+    document: DocumentId
+    start: Count = Field(description="token of the document at which the prompt begins")
+    prompt: int = Field(ge=1, description="tokens shown; 50 in Carlini et al. 2022")
+    continued: int = Field(ge=1, description="tokens asked for; 50 there")
+    matched: Count = Field(description="tokens right before the first wrong one; a passage counts when all are")
+    copies: Count = Field(default=1, description="times the passage stands in the train side; 0 in the control")
+
+
+class MembershipRow(Row):
+    """How familiar the model finds a document: higher is more so. Attacks compare train with control by it."""
+
+    kind: Literal["membership"] = "membership"
+    step: Count
+    side: Literal["train", "validation", "control"]
+    document: DocumentId
+    score: float
+    method: str = Field(max_length=32, description="loss, or min-k++ with its k (Zhang et al. 2024)")
+
+
+class NoveltyRow(Row):
+    """How much of a text stands in the train side: of a generation, or of held-out text, which is its control."""
+
+    kind: Literal["novelty"] = "novelty"
+    step: Count
+    source: Literal["model", "held_out"]
+    text: Count = Field(description="prompt or document, by number")
+    tokens: int = Field(ge=1)
+    seen_4: Share = Field(description="share of its 4-grams that the train side holds")
+    seen_10: Share = Field(description="share of its 10-grams")
+    longest: Count = Field(description="tokens of the longest run that stands in the train side")
+
+
+class ReferenceRow(Row):
+    """What another model, which never had access to it, scores on a document: the ceiling, and a yardstick."""
+
+    kind: Literal["reference"] = "reference"
+    document: DocumentId
+    split: Literal["validation", "control"]
+    nll: float = Field(ge=0, description="nats over the same bytes, whatever its own tokens are")
+    tokens: int = Field(ge=1, description="target tokens of the model that is judged, so that both have one unit")
+    model: str = Field(max_length=200, description="its name and revision, or the run")
+
+
+class LineageRow(Row):
+    """An ancestor of the weights that this run began from; one without a manifest leaves the data claims open."""
+
+    kind: Literal["lineage"] = "lineage"
+    ancestor: str = Field(max_length=200, description="run, or model and revision")
+    manifest: str = Field(default="", description="digest of what it was trained on; empty where nobody knows")
+    loss: float | None = Field(default=None, ge=0, description="its own score on its own held-out part, nats per token")
+
+
+class InheritedRow(Row):
+    """A document that an ancestor was trained on, so that a held-out document is held out of the whole lineage."""
+
+    kind: Literal["inherited"] = "inherited"
+    ancestor: str = Field(max_length=200)
+    document: DocumentId
+    consumed: int = Field(ge=1, description="times one of its windows was consumed")
 
 
 AnyRow = (
@@ -218,6 +352,16 @@ AnyRow = (
     | NoticeRow
     | ReportedRow
     | CostRow
+    | PathRow
+    | PermutedRow
+    | BatchRow
+    | CanaryRow
+    | ExtractionRow
+    | MembershipRow
+    | NoveltyRow
+    | ReferenceRow
+    | LineageRow
+    | InheritedRow
 )
 KINDS: dict[str, type[Row]] = {
     kind.model_fields["kind"].default: kind
@@ -236,6 +380,16 @@ KINDS: dict[str, type[Row]] = {
         NoticeRow,
         ReportedRow,
         CostRow,
+        PathRow,
+        PermutedRow,
+        BatchRow,
+        CanaryRow,
+        ExtractionRow,
+        MembershipRow,
+        NoveltyRow,
+        ReferenceRow,
+        LineageRow,
+        InheritedRow,
     )
 }
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from sovereign.canonical import Document, Malformed, Place, Problem, digest_bytes, parse_json
+from sovereign.canonical import Document, Malformed, Place, Problem, digest_bytes, parse_json, validate
+from sovereign.diagnosis.record import Settings
 
 Format = Literal["transformers", "csv", "jsonl", "mlx-lm", "nanogpt", "series"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -28,7 +29,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 class Point:
     """What one row of a log says, as printed; None where it says nothing."""
 
-    step: int
+    step: int | None = None  # a table may count epochs, or only its rows
     epoch: float | None = None
     train_loss: float | None = None
     val_loss: float | None = None
@@ -37,6 +38,7 @@ class Point:
     tokens: int | None = None
     wall: float | None = None  # seconds since the start
     scope: str = ""  # what train_loss was averaged over; empty where the format does not say
+    position: float | None = None  # in the data: 1 where training was nearest to the validation part
     entry: int = field(default=0, compare=False)  # line of the log, or number of the entry, counted from 1
 
 
@@ -50,20 +52,23 @@ class Series:
     vocabulary: int | None = None
     reached: int | None = None  # the last step the log tells of, where that is not its last point's
     remarks: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=Settings)  # what the log says of the run beside its losses
+    broke: str = ""  # the first number that is not finite, and where; only `read_log(broken=True)` reads past one
     digest: str = field(default="", compare=False)  # of the log's bytes
     size: int = field(default=0, compare=False)
 
     @property
     def steps(self) -> int:
-        """The last step that the log tells of."""
-        return max(self.reached or 0, self.points[-1].step)
+        """The last step that the log tells of; 0 where it counts none."""
+        return max(self.reached or 0, self.points[-1].step or 0)
 
 
-def read_log(path: Path, fmt: Format | None = None) -> Series:
+def read_log(path: Path, fmt: Format | None = None, broken: bool = False) -> Series:
     """Return the log at `path`, in the format given, or in the one its content shows (`Series.format` says which).
 
     Raises Malformed with every fault at its file and line: an unknown column, a row that does not parse, a number
-    that is not finite, steps that run backwards, a log without a loss.
+    that is not finite, steps that run backwards, a log without a loss. With `broken`, a number that is not finite is
+    left out and told of in `Series.broke`: a diagnosis must be able to look at a run that broke down.
     """
     name = str(path)
     try:
@@ -77,16 +82,17 @@ def read_log(path: Path, fmt: Format | None = None) -> Series:
     if chosen is None:
         known = ", ".join(FORMATS)
         raise Malformed([Problem(name, f"no row of any known log in it; name its format, one of {known}, to see why")])
-    reading = _Reading(name, text)
+    reading = _Reading(name, text, broken)
     READERS[chosen](reading)
     reading.check()
     if reading.problems:
         raise Malformed(reading.problems)
     points = tuple(reading.points)
-    if all(point.train_loss is None and point.val_loss is None for point in points):
+    if not reading.broke and all(point.train_loss is None and point.val_loss is None for point in points):
         raise Malformed([Problem(name, f"no loss in it: read as {chosen}, it holds {EXPECTED[chosen]} nowhere")])
     return Series(
-        chosen, "nats/token", points, reading.vocabulary, reading.reached, tuple(reading.remarks), digest_bytes(data), len(data)
+        chosen, "nats/token", points, reading.vocabulary, reading.reached, tuple(reading.remarks), reading.settings,
+        reading.broke, digest_bytes(data), len(data),
     )  # fmt: skip
 
 
@@ -97,7 +103,8 @@ def detect(text: str) -> Format | None:
         return None
     if lines[0].lstrip().startswith("{"):
         return _detected_json(text)
-    if "step" in [cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[0])]:
+    head = {cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[0])}
+    if head & {"step", "epoch"} and (head & {"train_loss", "val_loss"} or "step" in head):
         return "csv"
     found = [format_ for format_, row in (("mlx-lm", MLX_ROW), ("nanogpt", NANO_ROW)) if row.search(text)]
     return cast("Format", found[0]) if len(found) == 1 else None
@@ -130,11 +137,17 @@ class _Fault(ValueError):
     """What is wrong with one row."""
 
 
+class _NotFinite(_Fault):
+    """A row that tells of a run that broke down."""
+
+
 class _Reading:
     """A log being read: the points so far, and what is wrong with it."""
 
-    def __init__(self, name: str, text: str):
-        self.name, self.text = name, text
+    def __init__(self, name: str, text: str, broken: bool = False):
+        self.name, self.text, self.broken = name, text, broken
+        self.settings = Settings()
+        self.broke = ""
         self.points: list[Point] = []
         self.problems: list[Problem] = []
         self.remarks: list[str] = []
@@ -149,9 +162,26 @@ class _Reading:
         line, column = self.place(entry)
         self.problems.append(Problem(self.name, message, line, column))
 
+    def refuse(self, entry: int, fault: _Fault) -> None:
+        """Keep the fault of a row; one that only says that the run broke down is a finding where that is asked for."""
+        if self.broken and isinstance(fault, _NotFinite):
+            self.broke = self.broke or f"{str(fault).partition(' is ')[0]} in line {self.place(entry)[0]}"
+        else:
+            self.fault(entry, str(fault))
+
+    def finite(self, text: str, line: int = 1) -> str:
+        """Return JSON without its NaN and infinities, each told of, where a broken run is to be read."""
+        if not self.broken:
+            return text
+        found = NON_FINITE.search(text)
+        if found:
+            at = text.count("\n", 0, found.start()) + line
+            self.broke = self.broke or f"{found[1]}: {found[2]} in line {at}"
+        return NON_FINITE.sub(lambda one: f'"{one[1]}": null', text)
+
     def document(self, key: str) -> Document:
         """Return the log as one JSON document, whose entries stand in a list under `key`."""
-        document = parse_json(self.text.encode(), self.name)
+        document = parse_json(self.finite(self.text).encode(), self.name)
         self.place = lambda entry: document.place((key, entry - 1))
         return document
 
@@ -172,7 +202,7 @@ class _Reading:
         before: Point | None = None
         counted: dict[str, float] = {}
         for point in self.points:
-            if before is not None and point.step < before.step:
+            if before is not None and point.step is not None and before.step is not None and point.step < before.step:
                 told = f"step {point.step} after step {before.step}: two runs in one log, or a resumed one; import them one by one"
                 self.fault(point.entry, told)
             for name in ("epoch", "tokens", "wall"):
@@ -181,7 +211,7 @@ class _Reading:
                     self.fault(point.entry, f"{name}: {now} after {counted[name]}; it runs backwards within one run")
                 if now is not None:
                     counted[name] = now
-            if before is None or point.step != before.step:
+            if before is None or point.step is None or point.step != before.step:
                 seen = {}
             for name, scope in (("train_loss", point.scope), ("val_loss", "")):
                 value = getattr(point, name)
@@ -193,7 +223,7 @@ class _Reading:
 
 def _float(text: str, name: str) -> float:
     if re.fullmatch(r"[+-]?(nan|inf|infinity)", text.strip(), re.IGNORECASE):
-        raise _Fault(
+        raise _NotFinite(
             f"{name}: {text.strip()} is no number that evidence may hold: the run broke down here, or before. Cut the log "
             "above this line; what is left ends before its planned last step, and is closed as abandoned"
         )
@@ -221,8 +251,10 @@ def _int(text: str, name: str) -> int:
 COLUMNS = {
     "step": "step", "epoch": "epoch", "train_loss": "train_loss", "val_loss": "val_loss", "tokens": "tokens",
     "lr": "learning_rate", "learning_rate": "learning_rate", "grad_norm": "grad_norm", "wall": "wall",
+    "position": "position",
 }  # fmt: skip
 WHOLE = frozenset({"step", "tokens"})
+NON_FINITE = re.compile(r'"(\w+)"\s*:\s*(NaN|-?Infinity)\b')
 UNSAID = (
     "the unit is not stated; losses are taken as nats per token",
     "what one train_loss covers is not stated: values of single batches support no trend (CASE-22)",
@@ -235,13 +267,18 @@ def _unknown(name: str) -> str:
     return f"{name}: unknown column; {hint}"
 
 
-def _point(values: Mapping[str, Any], entry: int) -> Point:
-    """Return the point of one row; its columns are known, and absent values are left out."""
+def _point(values: Mapping[str, Any], entry: int, counted: bool = False) -> Point:
+    """Return the point of one row; its columns are known, and absent values are left out.
+
+    `counted` says that rows are in order by themselves, so that one may give neither step nor epoch.
+    """
     named = {COLUMNS[name]: value for name, value in values.items()}
-    if "step" not in named:
-        raise _Fault("step: required, and not given; write how many updates were done")
-    if len(named) == 1:
-        raise _Fault(f"step {named['step']} says nothing beside its number")
+    if not named.keys() & {"step", "epoch"} and not counted:
+        raise _Fault("step: required, and not given; write how many updates, or epochs, were done")
+    if not named.keys() - {"step", "epoch"}:
+        raise _Fault(f"step {named.get('step', named.get('epoch'))} says nothing beside its number")
+    if not 0 <= named.get("position", 0) <= 1:
+        raise _Fault(f"position: {named['position']} is no share; 1 is nearest to the validation part, 0 is elsewhere")
     return Point(entry=entry, **named)
 
 
@@ -279,14 +316,26 @@ def _check_header(reading: _Reading, header: list[str], line: int) -> None:
     meanings = [COLUMNS.get(name, name) for name in header]
     for name in sorted({name for name in meanings if meanings.count(name) > 1}):
         reading.fault(line, f"{name}: column given twice; keep one")
-    if "step" not in header:
-        reading.fault(line, "step: a column is required, and not given")
+    if not {"step", "epoch"} & set(header):
+        reading.fault(line, "step: a column is required, and not given; epoch does where steps were not counted")
 
 
-def _add(reading: _Reading, given: Mapping[str, Any], entry: int, number: Callable[[str, Any], float]) -> None:
+def _add(
+    reading: _Reading, given: Mapping[str, Any], entry: int, number: Callable[[str, Any], float], counted: bool = False
+) -> None:
     """Add the point of one row of a table, or the fault in it."""
+    values = {}
     try:
-        reading.points.append(_point({name: number(name, value) for name, value in given.items()}, entry))
+        for name, value in given.items():
+            try:
+                values[name] = number(name, value)
+            except _NotFinite as fault:
+                if not reading.broken:
+                    raise
+                reading.refuse(entry, fault)
+        if reading.broke and not values.keys() - {"step", "epoch"}:
+            return  # all it had to say was not finite
+        reading.points.append(_point(values, entry, counted))
     except _Fault as fault:
         reading.fault(entry, str(fault))
 
@@ -299,7 +348,7 @@ def _json_number(name: str, value: Any) -> float:
     return _finite(value, name)
 
 
-def _add_object(reading: _Reading, value: Any, entry: int) -> None:
+def _add_object(reading: _Reading, value: Any, entry: int, counted: bool = False) -> None:
     """Add the point of a JSON object with the columns of a table."""
     if not isinstance(value, dict):
         reading.fault(entry, f'{json.dumps(value)[:40]} is not an object like {{"step": 10, "train_loss": 2.5}}')
@@ -308,18 +357,25 @@ def _add_object(reading: _Reading, value: Any, entry: int) -> None:
     if unknown or {"lr", "learning_rate"} <= value.keys():
         reading.fault(entry, _unknown(unknown[0]) if unknown else "lr and learning_rate are one column; keep one")
         return
-    _add(reading, {name: one for name, one in value.items() if one is not None}, entry, _json_number)
+    _add(reading, {name: one for name, one in value.items() if one is not None}, entry, _json_number, counted)
 
 
 def _read_jsonl(reading: _Reading) -> None:
     for number, line in reading.lines():
         try:
-            value = parse_json(line.encode(), reading.name, number).value
+            value = parse_json(reading.finite(line, number).encode(), reading.name, number).value
         except Malformed as error:
             reading.problems += error.problems
             continue
         _add_object(reading, value, number)
     reading.remarks += UNSAID
+
+
+# of a collection of cases: told to people, and no evidence
+ASIDE = frozenset({
+    "id", "title", "source", "model", "method", "note", "notes", "expected", "confidence", "leaning", "also_acceptable", "why",
+    "next", "author_claim", "with_sources",
+})  # fmt: skip
 
 
 def _read_series(reading: _Reading) -> None:
@@ -328,16 +384,59 @@ def _read_series(reading: _Reading) -> None:
     if not isinstance(value, dict) or not isinstance(value.get("series"), list):
         reading.fault(0, 'is not {"vocab_size": ..., "series": [{"step": ..., "train_loss": ...}]}')
         return
-    for name in value.keys() - {"vocab_size", "series"}:
-        reading.problems.append(document.problem((name,), "unknown key; there are vocab_size and series"))
+    _series_settings(reading, document)
+    # a word for a point, as "first" and "last", counts nothing; such rows are in the order in which they stand
+    rows = [
+        {key: one for key, one in row.items() if key != "point"} if isinstance(row, dict) else row
+        for row in value["series"]
+    ]
+    counted = not any(
+        isinstance(row, dict) and (row.get("step") is not None or row.get("epoch") is not None) for row in rows
+    )
+    for entry, one in enumerate(rows, 1):
+        _add_object(reading, one, entry, counted and len(rows) > 0)
+    reading.remarks += UNSAID
+    aside = sorted(value.keys() & ASIDE - {"id", "title"})
+    if aside:
+        reading.remarks.append(f"not read, as it is no evidence: {', '.join(aside)}")
+
+
+def _series_settings(reading: _Reading, document: Document) -> None:
+    """Take what the document says of the run: under `meta` or `settings`, or beside the series."""
+    value = document.value
+    section = next((name for name in ("meta", "settings") if name in value), None)
+    beside = {key: one for key, one in value.items() if key in Settings.model_fields}
+    for name in value.keys() - {"vocab_size", "series", "meta", "settings"} - ASIDE - beside.keys():
+        near = difflib.get_close_matches(
+            name, ["vocab_size", "series", "meta", *Settings.model_fields], n=1, cutoff=0.5
+        )
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else "there are vocab_size, series, and meta with what is known of the run"
+        )
+        reading.problems.append(document.problem((name,), f"unknown key; {hint}"))
+    if {"meta", "settings"} <= value.keys():
+        reading.problems.append(document.problem(("settings",), "meta and settings are one section; keep one"))
     size = value.get("vocab_size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         reading.problems.append(document.problem(("vocab_size",), f"{json.dumps(size)} is not a number of tokens"))
-    else:
-        reading.vocabulary = size
-    for entry, one in enumerate(value["series"], 1):
-        _add_object(reading, one, entry)
-    reading.remarks += UNSAID
+        size = None
+    given = value.get(section) if section else {}
+    if not isinstance(given, dict):
+        reading.problems.append(document.problem((section or "",), "is not an object with what is known of the run"))
+        return
+    named = {key: one for key, one in {**given, **beside}.items() if one is not None}
+    if size is not None and named.setdefault("vocab", size) != size:
+        told = f"is {size}, and vocab is {named['vocab']}"
+        reading.problems.append(document.problem(("vocab_size",), told))
+    inside = lambda keys: document.place((section, *keys) if section and keys and keys[0] in given else keys)  # noqa: E731
+    try:
+        reading.settings = validate(Settings, Document(reading.name, named, inside))
+    except Malformed as error:
+        reading.problems += error.problems
+        return
+    reading.vocabulary = reading.settings.vocab
 
 
 # ── transformers ─────────────────────────────────────────────────────────────────────────────────
@@ -370,7 +469,7 @@ def _read_transformers(reading: _Reading) -> None:
         try:
             reading.points.append(_hf_point(one, entry))
         except _Fault as fault:
-            reading.fault(entry, str(fault))
+            reading.refuse(entry, fault)
     _hf_ends(reading, state)
     reading.remarks.append(
         "logging_nan_inf_filter, on by default, may have replaced a NaN loss by an average (transformers)"
@@ -403,11 +502,10 @@ def _hf_ends(reading: _Reading, state: Mapping[str, Any]) -> None:
         return
     reading.reached = done
     trained = [point for point in reading.points if point.train_loss is not None]
-    if reading.points and reading.points[-1].step > done:
-        reading.fault(
-            reading.points[-1].entry, f"global_step is {done}, and an entry is logged at step {reading.points[-1].step}"
-        )
-    elif trained and trained[-1].step < done:
+    last = reading.points[-1].step if reading.points else None
+    if last is not None and last > done:
+        reading.fault(reading.points[-1].entry, f"global_step is {done}, and an entry is logged at step {last}")
+    elif trained and (trained[-1].step or 0) < done:
         told = f"training reached step {done}; the last logged loss, {trained[-1].train_loss}, is of step {trained[-1].step}"
         reading.remarks.append(told)
     if isinstance(planned, int) and planned > done:
@@ -457,7 +555,7 @@ def _read_mlx(reading: _Reading) -> None:
             scope = "mean since the last report" if kind == "Train loss" else ""
             reading.points.append(Point(step, entry=number, scope=scope, **named))
         except _Fault as fault:
-            reading.fault(number, str(fault))
+            reading.refuse(number, fault)
     trained = [point.step for point in reading.points if point.train_loss is not None]
     if announced is not None and trained and trained[-1] != announced:
         reading.remarks.append(
@@ -505,7 +603,7 @@ def _read_nanogpt(reading: _Reading) -> None:
         try:
             reading.points.append(_nano_point(piece, number))
         except _Fault as fault:
-            reading.fault(number, str(fault))
+            reading.refuse(number, fault)
     if any(point.scope == "last micro-batch" for point in reading.points):
         reading.remarks.append(
             "nanoGPT's iter rows print one micro-batch's loss: single batches support no trend (CASE-22)"

@@ -102,7 +102,7 @@ def import_series(
         journal.log("notice", step=series.steps, name="remark", message=remark)
     for point in series.points:
         journal.log("reported", **vars(point))
-    if series.steps > series.points[-1].step:
+    if series.steps > (series.points[-1].step or 0):
         journal.log("reported", step=series.steps)
     journal.close()
     planned = contract.training.steps
@@ -125,6 +125,8 @@ def promised_vocabulary(contract: Contract) -> int | None:
 def _objections(series: Series, contract: Contract, root: Path, seed: int | None) -> Iterable[tuple[int, str]]:
     """Yield line and sentence for every reason why a log cannot be this contract's run."""
     planned, last = contract.training.steps, series.points[-1]
+    if any(point.step is None for point in series.points):
+        yield 1, "counts no steps, and a run is counted in them: `sovereign diagnose` reads it, an import cannot"
     if series.steps > planned:
         told = (
             f"runs to step {series.steps}, and contract {contract.contract} promises {planned}: it is another run's log"

@@ -109,23 +109,61 @@ def _enough(n: int, least: int) -> int:
 Z = 1.959963984540054  # the normal quantile at 0.975
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: int, n: int, z: float = Z) -> Interval:
     """Return a share with Wilson's score interval (Wilson 1927)."""
     if n < 1:
         raise Unmeasurable("no trials")
     p = successes / n
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    reach = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return Interval(p, min(p, max(0.0, centre - reach)), max(p, min(1.0, centre + reach)), n, "Wilson")
 
 
-def newcombe(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+def newcombe(first: tuple[int, int], second: tuple[int, int], z: float = Z) -> Interval:
     """Return the difference of two shares (successes, n) with Newcombe's hybrid score interval (1998, method 10)."""
-    one, two = wilson(*first), wilson(*second)
+    one, two = wilson(*first, z), wilson(*second, z)
     value = one.value - two.value
     low = value - math.hypot(one.value - one.low, two.high - two.value)
     high = value + math.hypot(one.high - one.value, two.value - two.low)
     return Interval(value, low, high, min(first[1], second[1]), "Newcombe")
+
+
+def clopper_pearson(successes: int, n: int) -> Interval:
+    """Return a share with its exact interval (Clopper & Pearson 1934), which never covers less than it says."""
+    from scipy.special import betaincinv  # here: it loads slowly, and many measurements are counts
+
+    if n < 1:
+        raise Unmeasurable("no trials")
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Interval(successes / n, low, high, n, "Clopper-Pearson")
+
+
+def auc(members: Floats, others: Floats) -> Interval:
+    """Return the probability that a member scores above another, ties half, with DeLong's interval (1988)."""
+    n = _enough(min(len(members), len(others)), 10)
+    # placements: the share of the other side that each one stands above
+    placed = [_above(members, others), 1 - _above(others, members)]
+    value = float(placed[0].mean())
+    reach = Z * math.sqrt(sum(float(np.var(one, ddof=1)) / len(one) for one in placed))
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach), n, "DeLong")
+
+
+def _above(these: Floats, those: Floats) -> Floats:
+    ranked = np.sort(those)
+    less, not_more = np.searchsorted(ranked, these, "left"), np.searchsorted(ranked, these, "right")
+    found: Floats = (less + not_more) / (2 * len(ranked))
+    return found
+
+
+def holm(p: Floats, alpha: float = 1 - CONFIDENCE) -> NDArray[np.bool_]:
+    """Return which hypotheses fall when all are tested at once (Holm 1979), shape [hypotheses]."""
+    order = np.argsort(p, kind="stable")
+    falls = np.logical_and.accumulate(p[order] <= alpha / np.arange(len(p), 0, -1))
+    found = np.zeros(len(p), dtype=bool)
+    found[order] = falls
+    return found
 
 
 def exact(value: float, n: int, method: str = "count") -> Interval:

@@ -1,0 +1,117 @@
+"""Bounds: one-sided 95 % ends for everything that is scored by document, and what the data could have detected.
+
+The unit is a document. Two verdicts that only a bootstrap seed tells apart are none, so every bound takes a seed;
+rows are put in order by their values first, so that neither the order nor the names of documents matter.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from sovereign.metrics.intervals import FEW, RESAMPLES, Floats, Interval, Unmeasurable, newcombe, resampled
+
+LEAST = 10  # documents; an interval of fewer says nothing (84 % coverage of a nominal 95 % at 12, by the bootstrap)
+TAIL = 0.05  # each end holds for itself
+Z_TAIL = 1.6448536269514722  # the normal quantile at 0.95
+Columns = tuple[Floats, Floats]  # sums and weights, shape [documents] each
+
+
+def ordered(columns: Columns) -> Columns:
+    """Return documents in an order that only their values decide."""
+    sums, weights = columns
+    order = np.lexsort((sums, weights))
+    return sums[order], weights[order]
+
+
+def ratio_bounds(columns: Columns, seed: int) -> Interval:
+    """Return sum(sums) / sum(weights) with both one-sided 95 % ends, resampling documents."""
+    sums, weights = ordered(columns)
+    n = _enough(len(sums))
+    value = _ratio(sums, weights)
+    if n < FEW:
+        return Interval(value, *_around(value, _influence(sums, weights)), n, "t over documents")
+    return _percentiles(value, _draws(sums, weights, seed), n, "cluster bootstrap over documents", seed)
+
+
+def difference_bounds(first: Columns, second: Columns, seed: int) -> Interval:
+    """Return ratio(first) - ratio(second) of two independent sets of documents; n is the smaller set's."""
+    one, two = ordered(first), ordered(second)
+    n = _enough(min(len(one[0]), len(two[0])))
+    value = _ratio(*one) - _ratio(*two)
+    if n < FEW:
+        return Interval(value, *_around(value, _influence(*one), _influence(*two)), n, "Welch's t over documents")
+    draws = _draws(*one, seed) - _draws(*two, seed + 1000)
+    return _percentiles(value, draws, n, "independent cluster bootstraps over documents", seed)
+
+
+def share_difference(first: tuple[int, int], second: tuple[int, int]) -> Interval:
+    """Return the difference of two shares (successes, n) with Newcombe's ends, one-sided 95 % each."""
+    _enough(min(first[1], second[1]))
+    return newcombe(first, second, Z_TAIL)
+
+
+def detectable(columns: Columns) -> float:
+    """Return the smallest true contrast that these documents show 4 times in 5, in a two-sided 5 % test."""
+    influence = _influence(*columns)
+    return 2.8 * float(np.std(influence, ddof=1)) / math.sqrt(len(influence)) if len(influence) > 1 else math.inf
+
+
+def rank_sum(ranks: Floats, candidates: Floats) -> float:
+    """Return p that planted secrets rank this low by luck, among candidates never planted (rank-sum, one-sided)."""
+    above = ranks - 1
+    n = len(ranks)
+    expected, variance = float((candidates / 2).sum()), float((candidates * (n + candidates + 1) / 12).sum())
+    z = (float(above.sum()) - expected) / math.sqrt(variance)
+    return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def _ratio(sums: Floats, weights: Floats) -> float:
+    return float(sums.sum() / weights.sum())
+
+
+def _influence(sums: Floats, weights: Floats) -> Floats:
+    """Return each document's pull on the ratio (the delta method), shape [documents]."""
+    found: Floats = (sums - sums.sum() / weights.sum() * weights) / weights.mean()
+    return found
+
+
+def _around(value: float, *influences: Floats) -> tuple[float, float]:
+    from scipy.special import stdtrit  # here: it loads slowly, and a log without documents needs no quantile
+
+    variances = [float(np.var(one, ddof=1)) / len(one) for one in influences]
+    total = sum(variances)
+    if total == 0:
+        return value, value
+    freedom = total**2 / sum(
+        variance**2 / (len(one) - 1) for variance, one in zip(variances, influences, strict=True) if variance
+    )
+    reach = float(stdtrit(freedom, 1 - TAIL)) * math.sqrt(total)
+    return value - reach, value + reach
+
+
+def _draws(sums: Floats, weights: Floats, seed: int) -> Floats:
+    drawn: Floats = _times(len(sums), seed) @ np.column_stack([sums, weights])
+    found: Floats = drawn[:, 0] / drawn[:, 1]
+    return found
+
+
+@lru_cache(maxsize=6)
+def _times(n: int, seed: int) -> Floats:
+    """Return how often each resample draws each document, shape [RESAMPLES, n]: a bootstrap is then one product."""
+    rows = np.arange(RESAMPLES, dtype=np.int64)[:, None] * n
+    counted = np.bincount((resampled(n, seed) + rows).ravel(), minlength=RESAMPLES * n)
+    return counted.reshape(RESAMPLES, n).astype(np.float64)
+
+
+def _percentiles(value: float, draws: Floats, n: int, method: str, seed: int) -> Interval:
+    low, high = np.percentile(draws, [100 * TAIL, 100 * (1 - TAIL)])
+    return Interval(value, min(float(low), value), max(float(high), value), n, f"{method}, B={RESAMPLES}, seed {seed}")
+
+
+def _enough(n: int) -> int:
+    if n < LEAST:
+        raise Unmeasurable(f"{n} documents: no interval below {LEAST}")
+    return n
