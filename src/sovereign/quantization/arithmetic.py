@@ -9,6 +9,8 @@ adding two weights of every block is one contiguous operation.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -105,8 +107,25 @@ def torch_sums_in_order() -> bool:
     return True
 
 
-def chunk_blocks(weights: int, device: torch.device) -> int:
-    """Return how many blocks of so many weights to work on at once."""
-    # on a CPU 2**17 weights a thread: few calls, and the handful of temporaries still in its cache
-    held = 2**17 * torch.get_num_threads() if device.type == "cpu" else 2**25
-    return max(1, held // weights)
+def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device) -> None:
+    """Do `work` on every slice of so many blocks of so many weights, in as many threads as torch has on a CPU.
+
+    Each thread works on a chunk of its own, which stays in its cache, and runs torch's operations alone: shared
+    out among threads, operations this short would mostly wait for one another. Torch's own number of threads is set
+    to 1 meanwhile. The first failure, in order of the blocks, is raised.
+    """
+    held = 2**17 if device.type == "cpu" else 2**25  # weights; more than a few temporaries of them leave the cache
+    size = max(1, held // weights)
+    chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
+    threads = min(torch.get_num_threads(), len(chunks)) if device.type == "cpu" else 1
+    if threads <= 1:
+        for chunk in chunks:
+            work(chunk)
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, chunks))
+    finally:
+        torch.set_num_threads(before)

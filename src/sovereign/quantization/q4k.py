@@ -18,10 +18,10 @@ from torch import Tensor
 from sovereign.quantization.arithmetic import (
     SUPER,
     byte_rows,
-    chunk_blocks,
     finite_quotient,
     float32_rows,
     half,
+    in_chunks,
     quotient,
     root,
     running_sum,
@@ -61,12 +61,13 @@ def fit(weights: Tensor) -> Blocks:
     d, dmin = (torch.empty(n, dtype=torch.float16, device=device) for _ in range(2))
     scales, minima = (torch.empty(n, 8, dtype=torch.uint8, device=device) for _ in range(2))
     quants = torch.empty(n, 8, 32, dtype=torch.uint8, device=device)
-    size = chunk_blocks(WEIGHTS, device)
-    for start in range(0, n, size):
-        part = slice(start, min(start + size, n))
-        found = _fit_columns(flat[part].view(-1, 32).T.contiguous(), start)
+
+    def work(part: slice) -> None:
+        found = _fit_columns(flat[part].view(-1, 32).T.contiguous(), part.start)
         for whole, mine in zip((d, dmin, scales, minima, quants), found, strict=True):
             whole[part] = mine
+
+    in_chunks(work, n, WEIGHTS, device)
     lead = (*weights.shape[:-1], weights.shape[-1] // WEIGHTS)
     return Blocks(
         d.view(lead), dmin.view(lead), scales.view(*lead, 8), minima.view(*lead, 8), quants.view(*lead, 8, 32)
@@ -76,7 +77,7 @@ def fit(weights: Tensor) -> Blocks:
 def _fit_columns(x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return d, dmin, scales, minima and quants of sub-blocks x [32, 8 n], the first being super-block `first`."""
     search = Search(x)
-    for steps in TRIALS:
+    for steps in torch.tensor(TRIALS, device=x.device).unbind():
         search.attempt(steps)
     scale, low = search.scale.view(-1, 8), (-search.minimum).view(-1, 8)
     largest, lowest = scale.amax(1), low.amax(1).add_(0.0)  # no negative zero: its sign would stand in the bytes
@@ -104,32 +105,34 @@ class Search:
 
     def __init__(self, x: Tensor):
         self.x = x
-        self.rounded, self.room, self.second = (torch.empty_like(x) for _ in range(3))
+        self.rounded, self.room = torch.empty_like(x), torch.empty_like(x)
+        self.products = x.new_empty(32, 3, x.shape[1])
         spread = root(running_sum(torch.mul(x, x, out=self.room)) / 32)
         self.importance = x.abs().add_(spread)
         self.total = running_sum(self.room.copy_(self.importance))
         self.first_moment = running_sum(torch.mul(self.importance, x, out=self.room))
         self.minimum, self.high = x.amin(0).clamp_(max=0), x.amax(0)
         # what the best quants were made with, to make them again
-        self.steps_each, self.start = self._spread(float(TOP)), self.minimum
-        self.scale = quotient(1.0, quotient(float(TOP), self.high - self.minimum))
+        self.steps_each, self.start = quotient(float(TOP), self.high - self.minimum), self.minimum
+        self.scale = quotient(1.0, self.steps_each)
         self._round(self.steps_each)
         self.error = self._error(self.scale, self.minimum)
 
-    def attempt(self, steps: float) -> None:
-        """Try one spread on every sub-block, and keep the better."""
-        steps_each = self._spread(steps)
-        q, weighted = self._round(steps_each), self.room
+    def attempt(self, steps: Tensor) -> None:
+        """Try one spread on every sub-block, and keep the better; `steps` is a scalar."""
+        steps_each = steps / (self.high - self.minimum)
+        q, (weighted, squares, cross) = self._round(steps_each), self.products.unbind(1)
         torch.mul(self.importance, q, out=weighted)
-        qq = running_sum(torch.mul(weighted, q, out=self.second))
-        qx = running_sum(torch.mul(weighted, self.x, out=self.second))
-        q1 = running_sum(weighted)
+        torch.mul(weighted, q, out=squares)
+        torch.mul(weighted, self.x, out=cross)
+        q1, qq, qx = running_sum(self.products)
         determinant = self.total * qq - q1 * q1
-        scale = (self.total * qx - self.first_moment * q1) / determinant
-        minimum = (qq * self.first_moment - q1 * qx) / determinant
+        scale = (self.total * qx - self.first_moment * q1).div_(determinant)
+        minimum = (qq * self.first_moment - q1 * qx).div_(determinant)
         above = minimum > 0
         scale, minimum = torch.where(above, qx / qq, scale), minimum.masked_fill_(above, 0)
         error = self._error(scale, minimum)
+        # false where anything is nan: an infinite spread, or nothing to tell the weights apart
         better = (determinant > 0) & (error < self.error)
         self.error = torch.where(better, error, self.error)
         self.scale = torch.where(better, scale, self.scale)
@@ -139,10 +142,9 @@ class Search:
 
     def quants(self) -> Tensor:
         """Return q [32, n] as the search left it, float32."""
-        return torch.sub(self.x, self.start).mul_(self.steps_each).round_().clamp_(0, TOP)
-
-    def _spread(self, steps: float) -> Tensor:
-        return finite_quotient(steps, self.high - self.minimum)
+        # an infinite spread gives 0 everywhere in C, where inf and nan become 0 on their way to a small integer
+        steps_each = self.steps_each.masked_fill(torch.isinf(self.steps_each), 0)
+        return torch.sub(self.x, self.start).mul_(steps_each).round_().clamp_(0, TOP)
 
     def _round(self, steps_each: Tensor) -> Tensor:
         return torch.sub(self.x, self.minimum, out=self.rounded).mul_(steps_each).round_().clamp_(0, TOP)
@@ -193,9 +195,7 @@ def dequantize(packed: Tensor) -> Tensor:
     """Return packed [..., n * 144] as weights, float32 [..., n * 256], bit for bit those of `gguf`."""
     rows = byte_rows(packed, BYTES, "q4_k")
     weights = torch.empty(len(rows), WEIGHTS, device=packed.device)
-    size = chunk_blocks(WEIGHTS, packed.device)
-    for start in range(0, len(rows), size):
-        dequantize_rows(rows[start : start + size], weights[start : start + size])
+    in_chunks(lambda part: dequantize_rows(rows[part], weights[part]), len(rows), WEIGHTS, packed.device)
     return weights.view(*packed.shape[:-1], -1)
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from sovereign.quantization.arithmetic import (
     SUPER,
     byte_rows,
-    chunk_blocks,
     finite_quotient,
     float32_rows,
     half,
+    in_chunks,
     quotient,
     running_sum,
 )
@@ -48,10 +48,11 @@ def quantize(weights: Tensor) -> Tensor:
     """
     flat = float32_rows(weights, WEIGHTS, "q6_k")
     packed = torch.empty(len(flat), BYTES, dtype=torch.uint8, device=weights.device)
-    size = chunk_blocks(WEIGHTS, weights.device)
-    for start in range(0, len(flat), size):
-        part = slice(start, start + size)
-        packed[part] = pack(_fit_columns(flat[part].view(-1, 16).T.contiguous(), start)).view(-1, BYTES)
+
+    def work(part: slice) -> None:
+        packed[part] = pack(_fit_columns(flat[part].view(-1, 16).T.contiguous(), part.start)).view(-1, BYTES)
+
+    in_chunks(work, len(flat), WEIGHTS, weights.device)
     return packed.view(*weights.shape[:-1], -1)
 
 
@@ -145,9 +146,7 @@ def dequantize(packed: Tensor) -> Tensor:
     """Return packed [..., n * 210] as weights, float32 [..., n * 256], bit for bit those of `gguf`."""
     rows = byte_rows(packed, BYTES, "q6_k")
     weights = torch.empty(len(rows), WEIGHTS, device=packed.device)
-    size = chunk_blocks(WEIGHTS, packed.device)
-    for start in range(0, len(rows), size):
-        dequantize_rows(rows[start : start + size], weights[start : start + size])
+    in_chunks(lambda part: dequantize_rows(rows[part], weights[part]), len(rows), WEIGHTS, packed.device)
     return weights.view(*packed.shape[:-1], -1)
 
 

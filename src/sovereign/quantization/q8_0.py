@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sovereign.quantization.arithmetic import byte_rows, chunk_blocks, finite_quotient, float32_rows, half
+from sovereign.quantization.arithmetic import byte_rows, finite_quotient, float32_rows, half, in_chunks
 
 WEIGHTS, BYTES = 32, 34
 
@@ -28,16 +28,18 @@ def quantize(weights: Tensor) -> Tensor:
     """
     flat = float32_rows(weights, WEIGHTS, "q8_0")
     packed = torch.empty(len(flat), BYTES, dtype=torch.uint8, device=weights.device)
-    size = chunk_blocks(WEIGHTS, weights.device)
-    for start in range(0, len(flat), size):
-        x = flat[start : start + size]
+
+    def work(part: slice) -> None:
+        x = flat[part]
         step = x.abs().amax(1) / 127
         scaled = x * finite_quotient(1.0, step)[:, None]
         # floor(|x| + 1/2) would round a value just below a half upwards
         whole = scaled.trunc()
         away = whole + torch.where((scaled - whole).abs() >= 0.5, scaled.sign(), 0.0)
-        d = half(step, "q8_0", start, "weights up to 8.3e6 can be held")
-        packed[start : start + len(x)] = pack(Blocks(d, away.to(torch.int8))).view(-1, BYTES)
+        d = half(step, "q8_0", part.start, "weights up to 8.3e6 can be held")
+        packed[part] = pack(Blocks(d, away.to(torch.int8))).view(-1, BYTES)
+
+    in_chunks(work, len(flat), WEIGHTS, weights.device)
     return packed.view(*weights.shape[:-1], -1)
 
 
@@ -59,9 +61,7 @@ def dequantize(packed: Tensor) -> Tensor:
     """Return packed [..., n * 34] as weights, float32 [..., n * 32], bit for bit those of `gguf`."""
     rows = byte_rows(packed, BYTES, "q8_0")
     weights = torch.empty(len(rows), WEIGHTS, device=packed.device)
-    size = chunk_blocks(WEIGHTS, packed.device)
-    for start in range(0, len(rows), size):
-        dequantize_rows(rows[start : start + size], weights[start : start + size])
+    in_chunks(lambda part: dequantize_rows(rows[part], weights[part]), len(rows), WEIGHTS, packed.device)
     return weights.view(*packed.shape[:-1], -1)
 
 
