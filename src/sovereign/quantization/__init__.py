@@ -1,4 +1,4 @@
-"""Block formats of GGUF in torch, byte for byte what llama.cpp writes.
+"""Block formats of GGUF in torch, byte for byte what llama.cpp writes, and matrices that run from them.
 
 Every weight format is a module with the same two functions, and rows of bytes between them:
 
@@ -15,4 +15,7 @@ A packed tensor is what stands in a GGUF file: row after row, the row's length c
     q8k.quantize(x) -> q8k.Activations(quants, scales, sums); q8k.dequantize(activations) -> float32 [..., k]
     q8k.ties(x, within=1e-4) -> bool [..., k], from float64
     formats.FORMATS: name -> Format(name, block, bytes, quantize, dequantize): "f32", "f16", "q8_0", "q6_k", "q4_k"
+    recipe.tensor_types(shapes, recipe) -> {GGUF tensor name: format name}, what llama_model_quantize decides
+    linear.llama_product(x, packed, kind) -> float32 [..., m], as llama.cpp computes it, for every format
+    linear.PackedLinear(packed, kind, bias, as_llama), linear.PackedLinear.of(weight, kind), linear.Q4KLinear
 """

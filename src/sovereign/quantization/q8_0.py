@@ -43,6 +43,18 @@ def quantize(weights: Tensor) -> Tensor:
     return packed.view(*weights.shape[:-1], -1)
 
 
+def quantize_activations(x: Tensor) -> Blocks:
+    """Return activations [..., k] as llama.cpp rounds them to meet Q8_0 weights on x86: halves to even, and the
+    quants counted in steps of amax / 127 before that is rounded to float16. Takes what `quantize` does.
+    """
+    flat = float32_rows(x, WEIGHTS, "q8_0")
+    largest = flat.abs().amax(1)
+    quants = flat.mul(finite_quotient(127.0, largest)[:, None]).round_().to(torch.int8)
+    d = half(largest / 127, "q8_0", 0, "activations up to 8.3e6 can be held")
+    lead = (*x.shape[:-1], x.shape[-1] // WEIGHTS)
+    return Blocks(d.view(lead), quants.view(*lead, WEIGHTS))
+
+
 def pack(blocks: Blocks) -> Tensor:
     """Return blocks as bytes, uint8 [..., n * 34]."""
     d = blocks.d.unsqueeze(-1).view(torch.uint8)
