@@ -77,12 +77,16 @@ def half(x: Tensor, what: str, first: int, reach: str) -> Tensor:
 
 
 def running_sum(terms: Tensor) -> Tensor:
-    """Return terms [m, n] summed over the first axis from left to right, [n]. The terms may be overwritten."""
+    """Return terms [m, ...] summed over the first axis from left to right. The terms may be overwritten."""
     m = len(terms)
-    if m in (16, 32) and terms.device.type == "cpu" and torch_sums_in_order():
+    if m in (16, 32) and terms[0].numel() % 64 == 0 and terms.device.type == "cpu" and torch_sums_in_order():
         if m == 32:
             terms[16] = terms[:17].sum(0)
         return terms[m - 16 :].sum(0)
+    return _added_one_by_one(terms)
+
+
+def _added_one_by_one(terms: Tensor) -> Tensor:
     total = terms[0].clone()
     for term in terms[1:]:
         total += term
@@ -93,18 +97,15 @@ def running_sum(terms: Tensor) -> Tensor:
 def torch_sums_in_order() -> bool:
     """Return whether torch's sum over up to 17 rows on this CPU goes from left to right, tried out once.
 
-    Its cascade starts a second level after 16 rows, so that both halves of 32 can be sums of torch.
+    It does where rows fill its vectors, since its cascade starts a second level after 16 rows only.
     """
     draw = torch.Generator().manual_seed(0)
-    for n in (1, 7, 64, 1000):
-        for m in (16, 17):
-            terms = torch.randn(m, n, generator=draw)
-            total = terms[0].clone()
-            for term in terms[1:]:
-                total += term
-            if not torch.equal(total, terms.sum(0)):
-                return False
-    return True
+    tried = (torch.randn(m, 3, n, generator=draw) for m in (16, 17) for n in (64, 192, 4096))
+    return all(
+        torch.equal(_added_one_by_one(terms), terms.sum(0))
+        for each in tried
+        for terms in (each, each[:, 0], each[:, 0].contiguous())
+    )
 
 
 def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device) -> None:
@@ -117,15 +118,14 @@ def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: 
     held = 2**17 if device.type == "cpu" else 2**25  # weights; more than a few temporaries of them leave the cache
     size = max(1, held // weights)
     chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
-    threads = min(torch.get_num_threads(), len(chunks)) if device.type == "cpu" else 1
-    if threads <= 1:
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
         for chunk in chunks:
             work(chunk)
         return
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(min(threads, max(1, len(chunks)))) as pool:
             list(pool.map(work, chunks))
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
