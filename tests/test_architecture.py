@@ -19,6 +19,7 @@ MAY["contract"] = {"canonical"}
 MAY["interop"] = {"canonical", "spec", "contract", "evidence", "metrics", "diagnosis", "closing", "subjects"}
 MAY["corpus"] = {"canonical", "contract"}
 MAY["model"] = {"canonical", "contract"}
+MAY["quantization"] = {"canonical", "contract"}
 MAY["training"] = {"canonical", "contract", "corpus", "model"}
 MAY["plan"] = {"canonical", "contract", "corpus", "model", "training"}
 MAY["probing"] = MAY["plan"] | {"plan"}
