@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Say what a contract would do here, and whether it may.",
     "corpus": "Build a contract's documents, look at them, compare two.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
+    "export": "Write a run's model as a Hugging Face folder or a GGUF file.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
     "report": "Render the gates as a page, a summary, or a file for CI.",
@@ -32,7 +33,7 @@ COMMANDS = {
 }
 # module -> the extra that brings it, and what for
 EXTRAS = {
-    **dict.fromkeys(("torch", "tokenizers", "safetensors", "rensa", "filelock"), ("train", "training")),
+    **dict.fromkeys(("torch", "tokenizers", "safetensors", "rensa", "filelock", "gguf"), ("train", "training")),
     **dict.fromkeys(("datasets", "huggingface_hub", "pyarrow"), ("data", "another source of data")),
     **dict.fromkeys(("securesystemslib", "cryptography"), ("sign", "signing and checking signatures")),
 }
