@@ -9,10 +9,12 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fabric import SPEC, intent, repository, rows, write_run
+from jsonschema import Draft202012Validator
 
 
 def sovereign(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -132,22 +134,75 @@ def test_a_bare_install_is_told_what_running_needs(tmp_path: Path) -> None:
     assert "pip install 'sovereign[train]'" in found.stderr
 
 
+def nothing_there(root: Path) -> None:
+    """No spec at all."""
+
+
+def garbage(root: Path) -> None:
+    (root / "spec").mkdir()
+    (root / "spec/a.yaml").write_bytes(b"\xff\x00{[garbage")
+
+
+def tampered(root: Path) -> None:
+    folder = write_run(repository(root))
+    (folder / "notes.txt").write_text("x")
+
+
+def drafts(root: Path) -> None:
+    repository(root, SPEC.replace('op: "<="', 'stage: draft, op: "<="').replace('op: "=="', 'stage: draft, op: "=="'))
+
+
+def waived(root: Path) -> None:
+    write_run(repository(root), said=rows(loss=3.5))
+    assert sovereign(root, "waive", "TOY-001", "--reason", "r", "--owner", "a", "--approver", "b").returncode == 0
+
+
+def with_an_open_run(root: Path) -> None:
+    write_run(repository(root), said=rows(documents=5))
+    write_run(root, intent("20260101T000000Z-bbbbbb", seed=2), outcome=None)
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "code"),
+    [
+        (nothing_there, (), 5), (garbage, (), 3), (tampered, (), 4), (drafts, (), 5), (waived, (), 0), (with_an_open_run, (), 0),
+        (with_an_open_run, ("--profile", "release"), 6), (waived, ("--what-if", "validation/loss=2.0"), 0),
+    ],
+)  # fmt: skip
+def test_the_json_is_valid_by_its_published_schema(
+    tmp_path: Path, made: Callable[[Path], None], more: tuple[str, ...], code: int
+) -> None:
+    """What `gates --json` and `--report json` really print is the document that `sovereign schema gates` describes.
+
+    Caught: a key beside the evaluations that no schema named.
+    """
+    made(tmp_path)
+    printed = json.loads(sovereign(tmp_path, "gates", "--json", "--report", "json=out.json", *more).stdout)
+    described = json.loads(sovereign(tmp_path, "schema", "gates").stdout)
+    validator = Draft202012Validator(described)
+    reported = json.loads((tmp_path / "out.json").read_text())
+
+    for found in (printed, reported):
+        validator.validate(found)
+        assert not validator.is_valid({**found, "more": 1})
+        assert found["exit"] == code
+    assert {**printed, "what_if": []} == reported
+    for tally, one in zip(printed["tallies"], printed["evaluations"], strict=True):
+        active = [each for each in one["criteria"] if each["stage"] == "active" and each["status"] != "WITHDRAWN"]
+        assert tally["of"] == sum(tally["counts"].values()) == len(active)
+
+
 def test_json_holds_what_the_table_shows(tmp_path: Path) -> None:
-    """`gates --json` is valid by its published schema, with counts that the scoreboard repeats."""
-    from jsonschema import Draft202012Validator
-
-    from sovereign.published import schema
-
+    """`gates --json` has the statuses of the table, with counts that the scoreboard repeats."""
     write_run(repository(tmp_path), said=rows(loss=3.5))
     found = json.loads(sovereign(tmp_path, "gates", "--json").stdout)
     board = json.loads(sovereign(tmp_path, "scoreboard", "--json").stdout)
-    for one in found["evaluations"]:
-        Draft202012Validator(schema("gates")).validate(one)
 
     assert {"TOY-001": "FALSIFIED", "TOY-002": "DISCHARGED"} == {
         one["id"]: one["status"] for one in found["evaluations"][0]["criteria"]
     }  # fmt: skip
     assert (board[-1]["of"], board[-1]["DISCHARGED"], board[-1]["FALSIFIED"]) == (2, 1, 1)
+    assert (found["tallies"][0]["of"], found["tallies"][0]["counts"]["FALSIFIED"]) == (2, 1)
 
 
 def test_explain_says_why_and_what_would_discharge(tmp_path: Path) -> None:

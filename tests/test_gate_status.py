@@ -132,6 +132,14 @@ def test_an_environment_class_is_met_on_that_class(
     assert (expected[0], True) == (found.status, expected[1] in codes(found)), found.reasons
 
 
+@pytest.mark.parametrize("place", [PINNED, "cuda NVIDIA H100 80GB python-3.12 torch-2.14"])
+def test_an_environment_put_on_a_class_is_of_it(place: str) -> None:
+    """What a control is shown as meets the obligation that it stands for."""
+    assert place == INTENT.environment.on(place).class_
+    assert INTENT.environment == INTENT.environment.on("any")
+    assert INTENT.environment.on("cuda").device == "cuda"
+
+
 def test_a_new_subject_answers_a_falsification_and_a_revert_brings_it_back() -> None:
     """FALSIFIED ends only when a later pass on another subject names it; going back to the old subject undoes that."""
     failed = ran("fail", 3.5, code=digest("old"))

@@ -113,10 +113,9 @@ def _run(
 ) -> VerifiedRun:  # fmt: skip
     """Return the control as a run that was held to this obligation."""
     intent = observed.intent
-    place = intent.environment if device == "any" else intent.environment.model_copy(update={"device": device})
     held = intent.model_copy(
         update={
-            "criteria": {criterion.id: criterion}, "contract": criterion.contract, "seed": seed, "environment": place,
+            "criteria": {criterion.id: criterion}, "contract": criterion.contract, "seed": seed, "environment": intent.environment.on(device),
             "overrides": (), "worktree": intent.worktree.model_copy(update={"state": "clean", "changed": ()}),
         }
     )  # fmt: skip

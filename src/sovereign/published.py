@@ -11,7 +11,7 @@ from sovereign.evidence.envelope import Envelope
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS
 from sovereign.evidence.statement import Statement
-from sovereign.gate.evaluation import Evaluation
+from sovereign.gate.document import Gates
 from sovereign.spec.amendment import Amendment, Waiver
 from sovereign.spec.criterion import Spec
 
@@ -23,7 +23,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "intent": Intent,
     "evidence": Statement,
     "envelope": Envelope,
-    "gates": Evaluation,
+    "gates": Gates,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }
 

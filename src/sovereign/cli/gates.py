@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from sovereign.cli.options import (
     signature_option,
 )
 from sovereign.cli.report import Target, report_option, write_reports
+
+if TYPE_CHECKING:
+    from sovereign.gate.profile import Profile
 
 
 @click.command("gates")
@@ -35,7 +39,7 @@ from sovereign.cli.report import Target, report_option, write_reports
 @report_option
 @root_option
 def command(
-    profile: str,
+    profile: Profile,
     base: str | None,
     allow_empty: bool,
     supposed: tuple[str, ...],
@@ -66,11 +70,15 @@ def command(
     if unknown and known:
         raise click.UsageError(f"--what-if {unknown[0]}: no such metric; there is {', '.join(sorted(known))}")
     found = evaluated(repository, base, require_signature)
-    evaluations = found.head
+    evaluations, code = found.head, found.exit_code(profile, allow_empty)
     told = [one for located in repository.specs for one in suppose(located.spec.criteria, given)]
     if as_json:
-        what_if = {"what_if": [one.plain() for one in told]} if told else {}
-        print_json({"profile": profile, "evaluations": [one.plain() for one in evaluations], **what_if})
+        from sovereign.gate.document import document
+        from sovereign.gate.evaluation import FindingNote
+        from sovereign.gate.profile import Exit
+
+        broken = [FindingNote(kind=one.kind, path=one.path, message=one.message) for one in repository.findings]
+        print_json(document(evaluations, profile, Exit(code), broken, told).plain())
     elif evaluations:
         from sovereign.report.terminal import gates, show
 
@@ -81,6 +89,5 @@ def command(
         click.echo(f"no readable spec under {repository.root / 'spec'}: nothing to evaluate", err=True)
     if allow_empty and not any(one.evaluated for spec in evaluations for one in spec.active):
         click.echo("nothing was evaluated; --allow-empty lets that pass", err=True)
-    code = found.exit_code(profile, allow_empty)
     write_reports(reports, found, profile, code, base)
     return code

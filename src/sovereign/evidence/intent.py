@@ -60,6 +60,17 @@ class Environment(Record):
         minor = [".".join(version.split(".")[:2]) for version in (self.python, self.torch)]
         return " ".join(filter(None, (self.device, self.accelerator, f"python-{minor[0]}", f"torch-{minor[1]}")))
 
+    def on(self, place: str) -> Environment:
+        """Return this environment as one that meets an obligation on `place`: any, a device, or a class."""
+        words = place.split()
+        if place == "any" or place == self.class_:
+            return self
+        named: dict[str, str] = {"device": words[0]}
+        if len(words) > 1:
+            python, torch = (word.rpartition("-")[2] for word in words[-2:])
+            named |= {"accelerator": " ".join(words[1:-2]), "python": python, "torch": torch}
+        return self.model_copy(update=named)
+
 
 class Worktree(Record):
     """Whether the files that decide a run stood as committed when it began."""

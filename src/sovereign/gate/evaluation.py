@@ -116,9 +116,9 @@ class FindingNote(Record):
 
 
 class Evaluation(Record):
-    """Everything one evaluation of one spec found. The `sovereign.gates/v1` JSON document."""
+    """Everything one evaluation of one spec found."""
 
-    schema_: Literal["sovereign/gates/v1"] = Field(default="sovereign/gates/v1", alias="schema")
+    schema_: Literal["sovereign/evaluation/v1"] = Field(default="sovereign/evaluation/v1", alias="schema")
     spec: str
     version: str
     spec_path: str

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
+from sovereign.gate.document import document
 from sovereign.report.badge import badge
 from sovereign.report.github import github
 from sovereign.report.html import html
@@ -18,13 +18,9 @@ from sovereign.report.terminal import plain
 WITH_RUNS = frozenset({"markdown", "html"})  # renderings that draw curves, and need the rows of runs
 
 
-def document(judged: Judged) -> dict[str, Any]:
-    """Return the evaluations as plain JSON values, as `sovereign gates --json` prints them."""
-    return {"profile": judged.profile, "evaluations": [one.plain() for one in judged.evaluations]}
-
-
 def _json(judged: Judged) -> str:
-    return json.dumps(document(judged), indent=2, ensure_ascii=False) + "\n"
+    found = document(judged.evaluations, judged.profile, judged.exit, judged.findings)
+    return json.dumps(found.plain(), indent=2, ensure_ascii=False) + "\n"
 
 
 RENDERINGS: dict[str, Callable[[Judged], str]] = {
