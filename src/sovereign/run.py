@@ -28,6 +28,7 @@ from sovereign import __version__
 from sovereign.canonical import digest_file, pretty, write_atomic
 from sovereign.closing import close, instant, seal
 from sovereign.contract.contract import Contract
+from sovereign.contract.training import LongContext
 from sovereign.corpus.floors import BigramModel, floors
 from sovereign.corpus.overlap import overlap
 from sovereign.corpus.prompts import Prompt, function_heads
@@ -44,6 +45,7 @@ from sovereign.training import checkpoint
 from sovereign.training.evaluation import evaluate
 from sovereign.training.guards import Stopped
 from sovereign.training.loop import adamw, train
+from sovereign.training.positions import by_position
 from sovereign.training.replay import replay
 from sovereign.training.sampling import sample
 
@@ -290,6 +292,9 @@ class _Execution:
             self._replay()
         with self._cost(self.journal, "samples"):
             self._samples()
+        if self.evaluation.long_context:
+            with self._cost(self.journal, "loss by position"):
+                self._positions(self.evaluation.long_context)
         for exposure in Consumption.after(self.plan.stream, self.done).by_document():
             self.journal.log("exposure", **asdict(exposure))
 
@@ -306,6 +311,24 @@ class _Execution:
                 "replay", checkpoint=again.checkpoint, step=step, straight_loss=loss, replayed_loss=again.loss,
                 straight=weights, replayed=again.digest,
             )  # fmt: skip
+
+    def _positions(self, settings: LongContext) -> None:
+        corpus, context = self.plan.corpus, self.plan.contract.model.context
+        long = [(document, ids) for document, ids in corpus.ids("validation") if len(ids) > context]
+        if len(long) < settings.documents:
+            self.journal.log(
+                "notice", step=self.done, name="long_context", asked=str(settings.documents), got=str(len(long)),
+                message=f"the validation side holds fewer documents of more than {context} tokens",
+            )  # fmt: skip
+        scored_ = [
+            (document, scored(ids, corpus.end_of_text, settings.tokens)) for document, ids in long[: settings.documents]
+        ]
+        for document, start, stop, nll, tokens in by_position(
+            self.model, scored_, context=context, precision=self.plan.precision, device=self.plan.device
+        ):
+            self.journal.log(
+                "position", step=self.done, document=document, start=start, stop=stop, nll=nll, tokens=tokens
+            )
 
     def _samples(self) -> None:
         settings, corpus = self.evaluation.samples, self.plan.corpus

@@ -95,6 +95,15 @@ class Samples(Record):
     top_k: int = Field(default=50, ge=0, description="0 keeps every token")
 
 
+class LongContext(Record):
+    """Loss by position, once the training is done: does more context help, and what happens beyond the trained length?"""
+
+    tokens: int = Field(ge=2, description="most target tokens of a document; more than the context to see beyond it")
+    documents: int = Field(
+        default=50, ge=2, description="most validation documents; only those longer than the context"
+    )
+
+
 class Evaluation(Record):
     """What is measured on the way, in evaluation mode: the same documents every time."""
 
@@ -104,3 +113,4 @@ class Evaluation(Record):
     batch: int = Field(default=8, ge=1, description="windows in one forward; does not change the result")
     samples: Samples = Samples()
     replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")
+    long_context: LongContext | None = None
