@@ -1,24 +1,30 @@
-"""Ask a trained model the questions whose answers say what a run really shows; every answer is a row.
+"""Ask a model the questions whose answers say what a run really shows; every answer is a row.
 
-Which ones is the contract's choice (`evaluation.probes`, `data.canaries`). The law judges the rows; here nothing is.
+Samples, loss by position, and the probes of the contract's choice (`evaluation.probes`, `data.canaries`). The law
+judges the rows; here nothing is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sovereign.contract.training import Extraction
+from sovereign.contract.training import Extraction, LongContext
 from sovereign.corpus.canaries import Secrets
+from sovereign.corpus.floors import BigramModel
 from sovereign.corpus.novelty import novelty
+from sovereign.corpus.prompts import Prompt, function_heads
+from sovereign.corpus.scoring import scored
 from sovereign.model.decoder import Decoder
 from sovereign.plan import Plan
 from sovereign.training.loop import windows_digest
 from sovereign.training.memorization import extracted, familiarity, passages, ranked
+from sovereign.training.positions import by_position
+from sovereign.training.sampling import sample
 from sovereign.training.scrutiny import both_paths, on_disordered
 
 Documents = Sequence[tuple[str, np.ndarray]]
@@ -33,16 +39,22 @@ class Asked:
     plan: Plan
     step: int
     sequences: dict[str, list[tuple[str, np.ndarray]]]
-    samples: list[np.ndarray] = field(default_factory=list)  # token ids of the model's continuations
 
     @property
     def placed(self) -> dict[str, Any]:
         return {"precision": self.plan.precision, "device": self.plan.device}
 
 
-def probe(asked: Asked, log: Callable[..., None], cost: Callable[..., AbstractContextManager[None]]) -> None:
-    """Write the rows of every probe that the contract asks for, and what each cost."""
-    probes, canaries = asked.plan.contract.evaluation.probes, asked.plan.contract.data.canaries
+def observe(asked: Asked, log: Callable[..., None], cost: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Write the rows of everything that is asked of the last weights, and what each question cost."""
+    evaluation, canaries = asked.plan.contract.evaluation, asked.plan.contract.data.canaries
+    probes = evaluation.probes
+    with cost("samples"):
+        written = write_samples(asked, evaluation.samples.prompts, log)
+    if evaluation.long_context:
+        with cost("loss by position"):
+            for row in positions(asked, evaluation.long_context, log):
+                log("position", **row)
     if probes.path:
         with cost("probe: two paths"):
             log("path", **two_paths(asked, probes.path))
@@ -64,8 +76,62 @@ def probe(asked: Asked, log: Callable[..., None], cost: Callable[..., AbstractCo
                 log("canary", **row)
     if probes.novelty:
         with cost("probe: novelty"):
-            for row in novel(asked):
+            for row in novel(asked, written):
                 log("novelty", **row)
+
+
+def write_samples(asked: Asked, count: int, log: Callable[..., None], controls: bool = True) -> list[list[int]]:
+    """Log a continuation of each of `count` held-out function heads, and return the model's ids.
+
+    The controls beside it are a bigram sampler and one of newlines, which show what a metric gives for nothing.
+    """
+    settings, corpus, seed = asked.plan.contract.evaluation.samples, asked.plan.corpus, asked.plan.seed
+    room = asked.plan.contract.model.context - settings.tokens
+    prompts = [
+        (prompt, ids)
+        for prompt in function_heads(corpus.texts("validation"), count * 2, seed)
+        if len(ids := [corpus.end_of_text, *corpus.encode(prompt.prompt)]) <= room
+    ][:count]
+    if len(prompts) < count:
+        log(
+            "notice", step=asked.step, name="prompts", asked=str(count), got=str(len(prompts)),
+            message="the validation documents hold fewer function heads that fit",
+        )  # fmt: skip
+    written = sample(
+        asked.model, [ids for _, ids in prompts], settings.tokens, temperature=settings.temperature,
+        top_k=settings.top_k, seed=seed, stop=corpus.end_of_text,
+    )  # fmt: skip
+
+    def keep(prompt: Prompt, sampler: str, text: str) -> None:
+        log(
+            "sample", step=asked.step, sampler=sampler, prompt_id=prompt.prompt_id, document=prompt.document,
+            prompt=prompt.prompt, text=text, seed=seed + prompt.prompt_id,
+        )  # fmt: skip
+
+    bigram = BigramModel.count(corpus.train) if controls else None
+    for number, ((prompt, ids), continuation) in enumerate(zip(prompts, written, strict=True)):
+        keep(prompt, "model", corpus.decode(continuation))
+        if bigram is not None:
+            counted = bigram.sample(ids[-1], settings.tokens, np.random.default_rng([seed, number]))
+            keep(prompt, "bigram", corpus.decode([token for token in counted if token != corpus.end_of_text]))
+            keep(prompt, "newline", "\n" * settings.tokens)
+    return written
+
+
+def positions(asked: Asked, settings: LongContext, log: Callable[..., None]) -> Iterator[dict[str, Any]]:
+    """Yield the fields of position rows: the loss by place in the document, within the trained length and beyond."""
+    corpus, context = asked.plan.corpus, asked.plan.contract.model.context
+    long = [(document, ids) for document, ids in corpus.ids("validation") if len(ids) > context]
+    if len(long) < settings.documents:
+        log(
+            "notice", step=asked.step, name="long_context", asked=str(settings.documents), got=str(len(long)),
+            message=f"the validation side holds fewer documents of more than {context} tokens",
+        )  # fmt: skip
+    some = [
+        (document, scored(ids, corpus.end_of_text, settings.tokens)) for document, ids in long[: settings.documents]
+    ]
+    for document, start, stop, nll, tokens in by_position(asked.model, some, context=context, **asked.placed):
+        yield {"step": asked.step, "document": document, "start": start, "stop": stop, "nll": nll, "tokens": tokens}
 
 
 def two_paths(asked: Asked, windows: int) -> dict[str, Any]:
@@ -131,9 +197,9 @@ def exposure(asked: Asked, secrets: Secrets) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def novel(asked: Asked) -> Iterator[dict[str, Any]]:
+def novel(asked: Asked, samples: Sequence[Sequence[int]]) -> Iterator[dict[str, Any]]:
     """Yield the fields of novelty rows: of the samples, and of held-out text cut to their length as the control."""
-    written = [ids for ids in asked.samples if len(ids)]
+    written = [np.asarray(ids) for ids in samples if len(ids)]
     length = round(float(np.median([len(ids) for ids in written]))) if written else 0
     held_out = [ids[:length] for _, ids in asked.plan.corpus.ids("control") if len(ids) >= max(1, length)]
     for source, texts in (("model", written), ("held_out", held_out[:HELD_OUT_TEXTS] if length else [])):

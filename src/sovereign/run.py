@@ -28,9 +28,8 @@ from sovereign import __version__
 from sovereign.canonical import digest_file, pretty, write_atomic
 from sovereign.closing import close, instant, seal
 from sovereign.contract.contract import Contract
-from sovereign.corpus.floors import BigramModel, floors
+from sovereign.corpus.floors import floors
 from sovereign.corpus.overlap import overlap
-from sovereign.corpus.prompts import Prompt, function_heads
 from sovereign.corpus.scoring import scored
 from sovereign.corpus.stream import Consumption
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
@@ -39,6 +38,7 @@ from sovereign.evidence.rows import EvaluationRow, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
 from sovereign.gate.profile import Exit
 from sovereign.plan import Plan, Refused, Told
+from sovereign.probing import Asked, observe, write_samples
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import code_digest, code_files, evaluator_digest, source_digest, source_files, worktree
 from sovereign.training import checkpoint
@@ -50,7 +50,6 @@ from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
-from sovereign.training.sampling import sample
 from sovereign.training.speed import matrix_peak
 from sovereign.training.stopping import Rise, enough
 
@@ -404,6 +403,9 @@ class _Execution:
                     self.journal.log("evaluation", step=step, split=side, document=document, nll=nll, tokens=counted)
                 if side == "validation":
                     self._validated(step, found)
+        if canaries := self.evaluation.samples.at_evaluations:
+            with self._cost(self.journal, f"samples at step {step}"):
+                write_samples(self._asked(step), canaries, self.journal.log, controls=False)
         self._look_for_a_rise()
         return self.risen is not None
 
@@ -444,8 +446,7 @@ class _Execution:
     def _observe_afterwards(self) -> None:
         with self._cost(self.journal, "replay"):
             self._replay()
-        with self._cost(self.journal, "samples"):
-            self._samples()
+        observe(self._asked(self.done), self.journal.log, lambda part: self._cost(self.journal, part))
         with self._cost(self.journal, "matrix peak"):
             peak = matrix_peak(self.plan.device, self.plan.precision)
         self.journal.log(
@@ -453,6 +454,9 @@ class _Execution:
         )
         for exposure in Consumption.after(self.plan.stream, self.done).by_document():
             self.journal.log("exposure", **asdict(exposure))
+
+    def _asked(self, step: int) -> Asked:
+        return Asked(self.model, self.plan, step, self.held_out)
 
     def _replay(self) -> None:
         path = self.keep / "checkpoints" / f"step-{self._replayed_from:06d}"
@@ -468,36 +472,6 @@ class _Execution:
                 "replay", checkpoint=again.checkpoint, step=step, straight_loss=loss, replayed_loss=again.loss,
                 straight=weights, replayed=again.digest,
             )  # fmt: skip
-
-    def _samples(self) -> None:
-        settings, corpus = self.evaluation.samples, self.plan.corpus
-        room = self.plan.contract.model.context - settings.tokens
-        prompts = [
-            (prompt, ids)
-            for prompt in function_heads(corpus.texts("validation"), settings.prompts * 2, self.plan.seed)
-            if len(ids := [corpus.end_of_text, *corpus.encode(prompt.prompt)]) <= room
-        ][: settings.prompts]
-        if len(prompts) < settings.prompts:
-            self.journal.log(
-                "notice", step=self.done, name="prompts", asked=str(settings.prompts), got=str(len(prompts)),
-                message="the validation documents hold fewer function heads that fit",
-            )  # fmt: skip
-        written = sample(
-            self.model, [ids for _, ids in prompts], settings.tokens, temperature=settings.temperature,
-            top_k=settings.top_k, seed=self.plan.seed, stop=corpus.end_of_text,
-        )  # fmt: skip
-        bigram = BigramModel.count(corpus.train)
-        for number, ((prompt, ids), continuation) in enumerate(zip(prompts, written, strict=True)):
-            counted = bigram.sample(ids[-1], settings.tokens, np.random.default_rng([self.plan.seed, number]))
-            self._sample(prompt, "model", corpus.decode(continuation))
-            self._sample(prompt, "bigram", corpus.decode([token for token in counted if token != corpus.end_of_text]))
-            self._sample(prompt, "newline", "\n" * settings.tokens)
-
-    def _sample(self, prompt: Prompt, sampler: str, text: str) -> None:
-        self.journal.log(
-            "sample", step=self.done, sampler=sampler, prompt_id=prompt.prompt_id, document=prompt.document,
-            prompt=prompt.prompt, text=text, seed=self.plan.seed + prompt.prompt_id,
-        )  # fmt: skip
 
     def _artifacts(self) -> Iterator[Artifact]:
         best = f"step-{self.best[1]:06d}" if self.best else ""

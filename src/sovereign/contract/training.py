@@ -148,6 +148,9 @@ class Samples(Record):
     tokens: int = Field(default=96, ge=1)
     temperature: float = Field(default=0.7, ge=0, description="0 is greedy")
     top_k: int = Field(default=50, ge=0, description="0 keeps every token")
+    at_evaluations: int = Field(
+        default=0, ge=0, description="prompts continued at step 0 and at every evaluation too, all of them kept"
+    )
 
 
 class Extraction(Record):
@@ -168,6 +171,15 @@ class Probes(Record):
     novelty: bool = Field(default=False, description="how much of the samples stands in the train side")
 
 
+class LongContext(Record):
+    """Loss by position, once the training is done: does more context help, and what happens beyond the trained length?"""
+
+    tokens: int = Field(ge=2, description="most target tokens of a document; more than the context to see beyond it")
+    documents: int = Field(
+        default=50, ge=2, description="most validation documents; only those longer than the context"
+    )
+
+
 class Evaluation(Record):
     """What is measured on the way, in evaluation mode: the same documents every time."""
 
@@ -178,3 +190,4 @@ class Evaluation(Record):
     samples: Samples = Samples()
     probes: Probes = Probes()
     replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")
+    long_context: LongContext | None = None

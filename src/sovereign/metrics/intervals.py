@@ -74,6 +74,20 @@ def ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]
     return Interval(value, min(low, value), max(high, value), n, "independent cluster bootstraps over documents")
 
 
+def paired_ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Interval:
+    """Return ratio(first) - ratio(second) for two measurements of the same documents, in the same order."""
+    n = _enough(len(first[0]), 2)
+    value = float(first[0].sum() / first[1].sum() - second[0].sum() / second[1].sum())
+    if n < FEW:
+        return Interval(
+            value, *_around(value, _linearised(*first) - _linearised(*second)), n, "paired t over documents"
+        )
+    index = resampled(n, 1)
+    one, other = (sums[index].sum(axis=1) / weights[index].sum(axis=1) for sums, weights in (first, second))
+    low, high = _percentiles(one - other)
+    return Interval(value, min(low, value), max(high, value), n, "paired cluster bootstrap over documents")
+
+
 def _linearised(sums: Floats, weights: Floats) -> Floats:
     """Return each document's influence on the ratio (the delta method), shape [documents]."""
     found: Floats = (sums - sums.sum() / weights.sum() * weights) / weights.mean()

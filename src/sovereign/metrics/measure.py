@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, loss, reported, text, training
+from sovereign.metrics import data, loss, positions, reported, text, training
 from sovereign.metrics.intervals import Interval, Unmeasurable
 
 METRICS: dict[str, Callable[[Observed], Interval]] = {
@@ -20,6 +20,8 @@ METRICS: dict[str, Callable[[Observed], Interval]] = {
     "data/phrase_overlap_excess": data.phrase_overlap_excess,
     "data/round_trip_errors": data.round_trip_errors,
     "data/bytes_per_token": data.bytes_per_token,
+    "context/late_gain": positions.late_gain,
+    "context/beyond_rise": positions.beyond_rise,
     "training/rate_error": training.rate_error,
     "training/tokens_missing": training.tokens_missing,
     "training/replay_mismatches": training.replay_mismatches,

@@ -11,7 +11,7 @@ from importlib.resources import files
 from sovereign import __version__
 from sovereign.gate.evaluation import CriterionStatus, Evaluation, ObligationStatus, RunNote, Status
 from sovereign.gate.scoreboard import Line, headline, scoreboard
-from sovereign.report.curves import against_bound, losses
+from sovereign.report.curves import against_bound, by_position, losses
 from sovereign.report.figures import MARK, bound, interval, memory, remarks, seconds, short, way_on
 from sovereign.report.judged import Judged
 from sovereign.report.markup import Content, Markup, element, joined
@@ -30,6 +30,8 @@ NUMERIC = frozenset(
         "seed",
         "steps",
         "validation loss",
+        "loss",
+        "documents",
         "wall time",
         "tokens/s",
         "peak memory",
@@ -325,6 +327,7 @@ def _run(run: RunNote, view: RunView, first: bool) -> Markup:
             element("p", " · ".join(filter(None, facts)), class_="facts"),
             element("p", _remark(run), class_="remark") if _remark(run) else None,
             _curves(view),
+            _positions(view),
             _notices(view),
             _samples(view.samples),
             _costs(view),
@@ -361,6 +364,31 @@ def _curves(view: RunView) -> Markup:
         losses(view, 860, 330, "broad"),
         losses(view, 360, 280, "narrow"),
         numbers if rows else None,
+    )
+
+
+def _positions(view: RunView) -> Markup | None:
+    if not view.positions:
+        return None
+    heads = [_head(name) for name in ("positions", "loss", "documents")]
+    rows = [
+        element(
+            "tr",
+            element("th", f"{one.start} to {one.stop}", scope="row"),
+            element("td", f"{one.loss:.4f}", class_="count"),
+            element("td", one.documents, class_="count"),
+        )
+        for one in view.positions
+    ]
+    numbers = element(
+        "details", element("summary", "The positions in numbers"), _table("Loss by position", heads, rows)
+    )
+    return element(
+        "figure",
+        element("figcaption", f"Loss by position in nats per token; {view.context} tokens were trained on"),
+        by_position(view, 860, 260, "broad"),
+        by_position(view, 360, 240, "narrow"),
+        numbers,
     )
 
 

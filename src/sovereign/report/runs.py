@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sovereign.evidence.folder import Observed, RunFolder, read_folder
-from sovereign.evidence.rows import CostRow, EvaluationRow, FloorRow, NoticeRow, ReportedRow, SampleRow, StepRow
+from sovereign.evidence.rows import (
+    CostRow,
+    EvaluationRow,
+    FloorRow,
+    NoticeRow,
+    PositionRow,
+    ReportedRow,
+    SampleRow,
+    StepRow,
+)
 
 Curve = tuple[tuple[int, float], ...]  # step, nats per target token
 
@@ -20,6 +29,16 @@ class SamplePair:
     prompt: str
     model: str
     bigram: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The loss over a run of positions, in nats per token, and how many documents reach it."""
+
+    start: int
+    stop: int
+    loss: float
+    documents: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,8 @@ class RunView:
     validation: Curve = ()
     reported: bool = False  # the curves are another trainer's word, and nothing was recomputed
     floors: tuple[tuple[str, float], ...] = ()  # name, nats per token: what knowing nothing, or counting, would score
+    positions: tuple[Stretch, ...] = ()
+    context: int = 0  # tokens of a window that was trained on
     samples: tuple[SamplePair, ...] = ()
     costs: tuple[CostRow, ...] = ()
     notices: tuple[NoticeRow, ...] = ()
@@ -67,6 +88,8 @@ def run_view(folder: RunFolder) -> RunView:
         or tuple((row.step, row.val_loss) for row in told if row.val_loss is not None),
         reported=bool(told),
         floors=(*known, *_floors(observed.of(FloorRow))),
+        positions=_positions(observed.of(PositionRow)),
+        context=folder.intent.promise.model.context,
         samples=_samples(observed.of(SampleRow)),
         costs=observed.of(CostRow),
         notices=observed.of(NoticeRow),
@@ -89,6 +112,19 @@ def _floors(rows: Sequence[FloorRow]) -> tuple[tuple[str, float], ...]:
     return (
         ("unigram", sum(row.unigram_nll for row in rows) / tokens),
         ("bigram", sum(row.bigram_nll for row in rows) / tokens),
+    )
+
+
+def _positions(rows: Sequence[PositionRow]) -> tuple[Stretch, ...]:
+    """Return the loss by position at the last step; the last stretch of a document ends where the document does."""
+    last = max((row.step for row in rows), default=0)
+    sums: dict[int, tuple[int, float, int, int]] = {}
+    for row in rows:
+        if row.step == last:
+            stop, nll, tokens, documents = sums.get(row.start, (0, 0.0, 0, 0))
+            sums[row.start] = (max(stop, row.stop), nll + row.nll, tokens + row.tokens, documents + 1)
+    return tuple(
+        Stretch(start, stop, nll / tokens, documents) for start, (stop, nll, tokens, documents) in sorted(sums.items())
     )
 
 
