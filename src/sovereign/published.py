@@ -7,6 +7,7 @@ from typing import Any
 
 from sovereign.canonical import Record, pretty
 from sovereign.contract.contract import Contract
+from sovereign.diagnosis.procedure import Diagnosis
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS
 from sovereign.evidence.statement import Statement
@@ -22,6 +23,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "intent": Intent,
     "evidence": Statement,
     "gates": Evaluation,
+    "diagnosis": Diagnosis,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Carry out a contract: intent, training, evidence.",
     "plan": "Say what a contract would do here, and whether it may.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
+    "diagnose": "Say what a run, or another trainer's log, really shows.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
     "report": "Render the gates as a page, a summary, or a file for CI.",
