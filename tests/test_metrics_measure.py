@@ -10,7 +10,7 @@ from fabric import intent, rows
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.rows import KINDS
-from sovereign.metrics.measure import METRICS, measure
+from sovereign.measurable import METRICS, measure
 from sovereign.metrics.text import body, writes_a_function
 
 RUN = intent().run

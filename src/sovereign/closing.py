@@ -13,7 +13,7 @@ from sovereign.evidence.folder import Observed, read_folder
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import ReportedRow, StepRow
 from sovereign.evidence.statement import Artifact, Outcome, Segment, Statement
-from sovereign.metrics.measure import METRICS, measure
+from sovereign.measurable import NUMBERS, measure
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -28,7 +28,9 @@ def close(
     if faults or found.intent is None:
         raise Malformed(faults)
     observed = Observed(found.intent, found.rows)
-    measured, _ = measure(observed, METRICS)
+    # numbers always; claims where a criterion asks, as they can be derived from the rows at any time
+    asked = {criterion.metric for criterion in found.intent.criteria.values()}
+    measured, _ = measure(observed, NUMBERS.keys() | asked)
     statement = seal(
         Statement,
         schema="sovereign/evidence/v1",

@@ -89,7 +89,7 @@ def stands(
     spec: Spec, criterion: Criterion, observed: Observed
 ) -> tuple[CriterionStatus, tuple[Measurement, ...], str]:
     """Return what the gate makes of a criterion when these rows are all its evidence, and why nothing was measured."""
-    from sovereign.metrics.measure import measure  # here: numpy is needed only to measure
+    from sovereign.measurable import measure  # here: numpy is needed only to measure
 
     measured, missing = measure(observed, [criterion.metric])
     alone = criterion.model_copy(update={"stage": "active", "max_age_days": None, "environment": "recorded"})

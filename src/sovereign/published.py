@@ -7,6 +7,7 @@ from typing import Any
 
 from sovereign.canonical import Record, pretty
 from sovereign.contract.contract import Contract
+from sovereign.diagnosis.procedure import Diagnosis
 from sovereign.evidence.envelope import Envelope
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS
@@ -24,6 +25,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "evidence": Statement,
     "envelope": Envelope,
     "gates": Gates,
+    "diagnosis": Diagnosis,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }
 

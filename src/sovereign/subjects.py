@@ -19,9 +19,12 @@ from sovereign.evidence.intent import Worktree
 
 PACKAGE = Path(__file__).parent
 RUN = ("sovereign.run",)
-EVALUATOR = ("sovereign.metrics.measure",)
+EVALUATOR = ("sovereign.measurable",)
 # rooms that state and judge but do not train: criteria, rows and metrics are bound by digests of their own
-NOT_RUN = tuple(f"sovereign.{room}" for room in ("spec", "evidence", "metrics", "gate", "subjects", "closing"))
+NOT_RUN = tuple(
+    f"sovereign.{room}"
+    for room in ("spec", "evidence", "metrics", "diagnosis", "measurable", "gate", "subjects", "closing")
+)
 
 
 def code_files() -> tuple[Path, ...]:

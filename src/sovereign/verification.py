@@ -172,7 +172,7 @@ def _measured_again(
     observed: Observed, statement: Statement
 ) -> tuple[tuple[Measurement, ...], dict[str, str], frozenset[str], list[str]]:
     """Return what the rows really measure, why the rest cannot be, what moved with the evaluator, and what differs."""
-    from sovereign.metrics.measure import measure  # here: numpy is needed only to measure
+    from sovereign.measurable import measure  # here: numpy is needed only to measure
 
     claimed = {criterion.metric for criterion in observed.intent.criteria.values()}
     stated = {one.metric: one for one in statement.measurements}

@@ -19,6 +19,7 @@ COMMANDS = {
     "corpus": "Build a contract's documents, look at them, compare two.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
     "export": "Write a run's model as a Hugging Face folder or a GGUF file.",
+    "diagnose": "Say what a run, or another trainer's log, really shows.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
     "report": "Render the gates as a page, a summary, or a file for CI.",

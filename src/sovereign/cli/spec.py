@@ -24,7 +24,7 @@ def lint(root: Path | None) -> int:
     sovereign spec lint
     """
     from sovereign.gate.profile import Exit
-    from sovereign.metrics.measure import METRICS
+    from sovereign.measurable import METRICS
     from sovereign.repository import unproven
     from sovereign.spec.lint import faults
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from sovereign.canonical import Record
 from sovereign.diagnosis.findings import Claim, Finding
 
-Cost = Literal["nothing: it is known already", "minutes", "an hour or so", "a new run"]
+Cost = Literal["free", "minutes", "an hour or so", "a new run"]
 
 
 class Experiment(Record):
@@ -24,14 +24,14 @@ class Experiment(Record):
 
 # in order of what they cost
 EXPERIMENTS: dict[str, tuple[str, Cost]] = {
-    "scope": ("say what one training loss was averaged over: which steps, which mode, which weights", "nothing: it is known already"),
-    "validation_set": ("say whether every evaluation scores the same documents, and how many", "nothing: it is known already"),
-    "vocabulary": ("give the size of the vocabulary", "nothing: it is known already"),
-    "budget": ("give the tokens trained on, or batch, length and steps", "nothing: it is known already"),
-    "evaluations": ("give every evaluation of the run, not only some points", "nothing: it is known already"),
-    "step_log": ("log loss, wall time and counted tokens of every step", "nothing: it is known already"),
-    "position": ("log where in the data each window of training lay", "nothing: it is known already"),
-    "lineage": ("give the data manifest of every ancestor of the weights", "nothing: it is known already"),
+    "scope": ("say what one training loss was averaged over: which steps, which mode, which weights", "free"),
+    "validation_set": ("say whether every evaluation scores the same documents, and how many", "free"),
+    "vocabulary": ("give the size of the vocabulary", "free"),
+    "budget": ("give the tokens trained on, or batch, length and steps", "free"),
+    "evaluations": ("give every evaluation of the run, not only some points", "free"),
+    "step_log": ("log loss, wall time and counted tokens of every step", "free"),
+    "position": ("log where in the data each window of training lay", "free"),
+    "lineage": ("give the data manifest of every ancestor of the weights", "free"),
     "unigram": ("count single tokens of the train side and score validation with them", "minutes"),
     "hashes": ("join the hashes of validation with everything consumed, ancestors included", "minutes"),
     "step0": ("validate before the first step", "minutes"),

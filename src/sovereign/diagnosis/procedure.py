@@ -8,6 +8,7 @@ is not decided.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +35,7 @@ FROM_VALIDATION: frozenset[Claim] = frozenset({
 class Diagnosis(Record):
     """What a run shows, claim by claim, and what it does not."""
 
+    schema_: Literal["sovereign/diagnosis/v1"] = Field(default="sovereign/diagnosis/v1", alias="schema")
     run: str = ""
     source: str = Field(default="", description="rows, reported, or the format of a log")
     tier: int = Field(ge=0, le=4, description="the kind of evidence that there was")

@@ -325,6 +325,7 @@ def _settings(observed: Observed, steps: Steps | None) -> Settings:
         trained_tokens=int(steps.tokens.sum()) if steps is not None else None,
         steps=observed.intent.planned.steps,
         corpus_passes=observed.intent.planned.passes,
+        shuffled=True,  # windows of a pass come in an order drawn by seed
     )
 
 

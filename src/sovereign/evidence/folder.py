@@ -26,7 +26,7 @@ from sovereign.evidence.statement import RowFile, Statement
 RowType = TypeVar("RowType", bound=Row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the same only as itself, so that what was derived from it can be remembered
 class Observed:
     """What a run intended and what it observed: all that a measurement may be computed from."""
 

@@ -35,6 +35,23 @@ class Interval:
     method: str
 
 
+@dataclass(frozen=True)
+class Word:
+    """A word of a closed set, as a measurement: it has no interval, so both of its ends are itself."""
+
+    value: str
+    n: int
+    method: str
+
+    @property
+    def low(self) -> str:
+        return self.value
+
+    @property
+    def high(self) -> str:
+        return self.value
+
+
 @lru_cache(maxsize=8)
 def resampled(n: int, stream: int) -> NDArray[np.int64]:
     """Return bootstrap indices, shape [RESAMPLES, n], the same on every machine (SplitMix64; Steele et al. 2014)."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import EvaluationRow, FloorRow
+from sovereign.evidence.rows import EvaluationRow, FloorRow, PathRow
 from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, exact, ratio, ratio_difference
 
 
@@ -69,3 +69,11 @@ def step0_distance(observed: Observed) -> Interval:
         raise Unmeasurable("the size of the vocabulary is not known")
     distance = abs(float(sums.sum() / tokens.sum()) - math.log(vocabulary))
     return exact(distance, len(sums), "computed")
+
+
+def path_error(observed: Observed) -> Interval:
+    """Return how far the training path and the evaluation path lie apart on one batch, in nats per token, at worst."""
+    rows = observed.of(PathRow)
+    if not rows:
+        raise Unmeasurable("no path rows: no batch was put through both paths")
+    return exact(max(abs(row.train_nll - row.eval_nll) / row.tokens for row in rows), len(rows), "maximum over batches")

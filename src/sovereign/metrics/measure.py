@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, loss, positions, reported, text, training
-from sovereign.metrics.intervals import Interval, Unmeasurable
+from sovereign.metrics import data, loss, memorization, positions, reported, text, training
+from sovereign.metrics.intervals import Interval, Unmeasurable, Word
 
-METRICS: dict[str, Callable[[Observed], Interval]] = {
+Measured = Callable[[Observed], Interval | Word]
+METRICS: dict[str, Measured] = {
     "validation/loss": loss.validation_loss,
     "validation/below_unigram": loss.below_unigram,
     "validation/below_bigram": loss.below_bigram,
@@ -29,16 +30,22 @@ METRICS: dict[str, Callable[[Observed], Interval]] = {
     "samples/function_rate": text.function_rate,
     "samples/function_excess": text.function_excess,
     "samples/newline_rate": text.newline_rate,
+    "memorization/extraction_excess": memorization.extraction_excess,
+    "memorization/exposure": memorization.exposure,
+    "memorization/membership": memorization.membership,
+    "evaluation/path_error": loss.path_error,
     "reported/validation_loss": reported.validation_loss,
 }
 
 
-def measure(observed: Observed, metrics: Iterable[str]) -> tuple[tuple[Measurement, ...], dict[str, str]]:
+def measure(
+    observed: Observed, metrics: Iterable[str], known: Mapping[str, Measured] = METRICS
+) -> tuple[tuple[Measurement, ...], dict[str, str]]:
     """Return the measurements that the rows allow, and for every other metric why it could not be computed."""
     measured: list[Measurement] = []
     missing: dict[str, str] = {}
     for name in sorted(set(metrics)):
-        compute = METRICS.get(name)
+        compute = known.get(name)
         if compute is None:
             missing[name] = f"{name} is not a metric this version computes"
             continue
