@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sovereign.canonical import Record, pretty
+from sovereign.comparison.record import Comparison
 from sovereign.contract.contract import Contract
 from sovereign.evidence.envelope import Envelope
 from sovereign.evidence.intent import Intent
@@ -24,6 +25,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "evidence": Statement,
     "envelope": Envelope,
     "gates": Evaluation,
+    "comparison": Comparison,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }
 

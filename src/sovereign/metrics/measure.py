@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, loss, reported, text, training
+from sovereign.metrics import data, degeneration, loss, reported, text, training
 from sovereign.metrics.intervals import Interval, Unmeasurable
 
 METRICS: dict[str, Callable[[Observed], Interval]] = {
@@ -27,6 +27,11 @@ METRICS: dict[str, Callable[[Observed], Interval]] = {
     "samples/function_rate": text.function_rate,
     "samples/function_excess": text.function_excess,
     "samples/newline_rate": text.newline_rate,
+    "samples/degenerate_rate": degeneration.degenerate_rate,
+    "samples/repeated_4grams": degeneration.repeated_4grams,
+    "samples/compression_ratio": degeneration.compression_ratio,
+    "samples/longest_run": degeneration.longest_run,
+    "samples/length": degeneration.sample_length,
     "reported/validation_loss": reported.validation_loss,
 }
 
