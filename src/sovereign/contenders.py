@@ -27,11 +27,11 @@ def contenders(root: Path, names: Sequence[str]) -> list[Contender]:
     Raises Malformed where a name means no run, and Unsound where a run's files or weights are not what it states.
     """
     with memory() as known:
-        return [_contender(root, _folder(root, name), known) for name in names]
+        return [_contender(root, named(root, name), known) for name in names]
 
 
-def _folder(root: Path, name: str) -> Path:
-    """Return the folder that a name means."""
+def named(root: Path, name: str) -> Path:
+    """Return the folder of the run that a name means; raises Malformed where it means none."""
     path = Path(name)
     for place in (path, root / path, root / "evidence" / path):
         if (place / "intent.json").is_file():

@@ -60,6 +60,13 @@ class Contender:
     def name(self) -> str:
         return f"{self.observed.intent.contract}/{self.observed.intent.run}"
 
+    @property
+    def documents(self) -> dict[str, float]:
+        """Document -> nats per token at the last evaluation of the validation documents."""
+        evaluations = losses.validations(self.observed)
+        last = evaluations[max(evaluations)] if evaluations else {}
+        return {key: nll / tokens for key, (nll, tokens) in last.items()}
+
 
 def compare(contenders: Sequence[Contender]) -> Comparison:
     """Return what two or more runs say about each other, every one against the first."""
@@ -78,9 +85,12 @@ def compare(contenders: Sequence[Contender]) -> Comparison:
 
 def _column(one: Contender) -> Compared:
     intent = one.observed.intent
+    told = tuple((row.step, row.val_loss) for row in one.observed.of(ReportedRow) if row.val_loss is not None)
+    evaluated = losses.validations(one.observed)
     return Compared(
         run=one.name, contract=intent.contract, title=intent.promise.title, seed=intent.seed, outcome=one.outcome,
         assurance=one.assurance, repeats=max(1, len(one.repeats)), deviates=deviation(one.observed),
+        validation=tuple((step, losses.loss(scored)) for step, scored in sorted(evaluated.items())) or told,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ class Compared(Record):
     outcome: Outcome | Literal["open"]
     assurance: Assurance
     repeats: int = Field(ge=1, description="seeds of the same recipe whose loss is known, this one included")
+    validation: tuple[tuple[int, float], ...] = Field(default=(), description="step and loss in nats per token")
     deviates: str = Field(default="", description="how what was applied differs from what this run promised")
 
 

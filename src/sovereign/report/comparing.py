@@ -12,6 +12,7 @@ from rich.text import Text
 from sovereign.comparison.record import Comparison, Difference, Estimate, Pair, SideBySide, Value, Written
 from sovereign.report.figures import number, short
 from sovereign.report.markdown import SUMMARY, Block, code, escaped, fitted
+from sovereign.report.sparkline import sparkline
 from sovereign.report.terminal import CONTROL
 
 STYLE = {
@@ -120,6 +121,9 @@ def _grid(found: Comparison) -> Table:
         cells = [estimate(cell) for cell in line.cells]
         style = None if len(set(cells)) > 1 else "dim"
         table.add_row(f"{line.name} {line.unit}".strip(), *cells, style=style)
+    curves = [sparkline([loss for _, loss in run.validation], 16) for run in found.runs]
+    if any(curves):
+        table.add_row("validation loss by evaluation, each on its own scale", *curves)
     return table
 
 
