@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sovereign.canonical import Record, pretty
+from sovereign.comparison.record import Comparison
 from sovereign.contract.contract import Contract
 from sovereign.diagnosis.procedure import Diagnosis
 from sovereign.evidence.envelope import Envelope
@@ -26,6 +27,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "envelope": Envelope,
     "gates": Gates,
     "diagnosis": Diagnosis,
+    "comparison": Comparison,
     **{f"row-{name}": kind for name, kind in KINDS.items()},
 }
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Render the gates as a page, a summary, or a file for CI.",
     "scoreboard": "Count statuses by category.",
     "verify": "Check evidence: hash, validate and measure it again.",
+    "compare": "Put runs beside each other: what differed, and what follows.",
     "review": "Say what a reviewer of a change must know.",
     "explain": "Say why a criterion stands where it does.",
     "spec": "Lint a spec, classify its edits, write amendments.",

@@ -103,10 +103,19 @@ def judgement(found: Evaluated, profile: Any, code: int, base: str | None, with_
 @click.option(
     "--output", type=click.Path(path_type=Path), default=None, help="The file to write; standard output without it."
 )
+@click.option(
+    "--svg",
+    "picture",
+    metavar="RUN",
+    default=None,
+    help="Draw one run instead: its losses with intervals, and its gap.",
+)
 @profile_option
 @base_option
 @root_option
-def command(name: str, output: Path | None, profile: str, base: str | None, root: Path | None) -> int:
+def command(
+    name: str, output: Path | None, picture: str | None, profile: str, base: str | None, root: Path | None
+) -> int:
     """Render what the gates say. It reports and does not judge: FALSIFIED exits 0 here.
 
     Exits 3 where a spec cannot be read, since a report without it would look better than things are, and 5 where
@@ -115,19 +124,17 @@ def command(name: str, output: Path | None, profile: str, base: str | None, root
     \b
     sovereign report --format html --output report.html
     sovereign report --format markdown --base origin/main >> "$GITHUB_STEP_SUMMARY"
+    sovereign report --svg model2 --output losses.svg
     """
     if output is not None:
         writable(output, f"--output {output}")
+    if picture is not None:
+        return _draw(picture, output, root)
     from sovereign.gate.profile import Exit
     from sovereign.report.renderings import WITH_RUNS, render
 
     found = evaluated(open_root(root), base)
-    content = render(name, judgement(found, profile, found.exit_code(profile), base, name in WITH_RUNS))
-    if output is None:
-        sys.stdout.buffer.write(content)
-        sys.stdout.flush()
-    else:
-        write(content, output)
+    _put(render(name, judgement(found, profile, found.exit_code(profile), base, name in WITH_RUNS)), output)
     read = {located.path for located in found.repository.specs}
     if any(
         one.path.startswith("spec/") and one.path.count("/") == 1 and one.path not in read
@@ -138,3 +145,23 @@ def command(name: str, output: Path | None, profile: str, base: str | None, root
         click.echo("no active criterion stands in any spec: there was nothing to report on", err=True)
         return int(Exit.NOTHING)
     return int(Exit.SATISFIED)
+
+
+def _put(content: bytes, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    else:
+        write(content, output)
+
+
+def _draw(run: str, output: Path | None, root: Path | None) -> int:
+    """Write the picture of one run, named as `sovereign compare` names it."""
+    from sovereign.contenders import named
+    from sovereign.evidence.folder import read_folder
+    from sovereign.report.pictures import of_run
+    from sovereign.report.runs import run_view
+
+    folder = named(open_root(root).root, run)
+    _put(of_run(run_view(read_folder(folder, folder.name))).encode("utf-8", "replace"), output)
+    return 0

@@ -76,6 +76,13 @@ def ratio(sums: Floats, weights: Floats) -> Interval:
     return Interval(value, min(low, value), max(high, value), n, "cluster bootstrap over documents")
 
 
+def linear_ratio(sums: Floats, weights: Floats) -> Interval:
+    """Return sum(sums) / sum(weights) with Student's t interval of the linearised ratio: for curves of many points."""
+    n = _enough(len(sums), 2)
+    value = float(sums.sum() / weights.sum())
+    return Interval(value, *_around(value, _linearised(sums, weights)), n, "t over documents")
+
+
 def ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Interval:
     """Return ratio(first) - ratio(second) for two independent sets of documents; n is the smaller set's."""
     n = _enough(min(len(first[0]), len(second[0])), 2)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.rows import EvaluationRow, FloorRow, PathRow
-from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, exact, ratio, ratio_difference
+from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, exact, linear_ratio, ratio, ratio_difference
 
 
 def evaluated(observed: Observed, split: str, step: int | None = None) -> dict[str, tuple[float, int]]:
@@ -29,6 +29,41 @@ def columns(documents: dict[str, tuple[float, int]]) -> tuple[Floats, Floats]:
 def validation_loss(observed: Observed) -> Interval:
     """Return the validation loss at the last evaluation, in nats per token."""
     return ratio(*columns(evaluated(observed, "validation")))
+
+
+def by_step(observed: Observed, split: str) -> dict[int, dict[str, tuple[float, int]]]:
+    """Return step -> document -> (nll in nats, target tokens) of one split, in order of step."""
+    found: dict[int, dict[str, tuple[float, int]]] = {}
+    for row in observed.of(EvaluationRow):
+        if row.split == split:
+            found.setdefault(row.step, {})[row.document] = (row.nll, row.tokens)
+    return dict(sorted(found.items()))
+
+
+def tied_best(evaluations: dict[int, dict[str, tuple[float, int]]]) -> tuple[int, ...]:
+    """Return the step with the least loss, and every step whose paired interval against it covers zero.
+
+    The best of many noisy evaluations is a set. Steps that scored other documents are not in it.
+    """
+    if not evaluations:
+        return ()
+    losses = {step: _loss_of(documents) for step, documents in evaluations.items()}
+    best = min(sorted(losses), key=lambda step: losses[step])
+    nll, tokens = columns(evaluations[best])
+    tied = []
+    for step, documents in evaluations.items():
+        if step == best:
+            tied.append(step)
+        elif len(documents) > 1 and {key: one[1] for key, one in documents.items()} == {
+            key: one[1] for key, one in evaluations[best].items()
+        }:
+            found = linear_ratio(columns(documents)[0] - nll, tokens)
+            tied += [step] if found.low <= 0 <= found.high else []
+    return tuple(sorted(tied))
+
+
+def _loss_of(documents: dict[str, tuple[float, int]]) -> float:
+    return sum(nll for nll, _ in documents.values()) / sum(tokens for _, tokens in documents.values())
 
 
 def _below_floor(observed: Observed, floor: str) -> Interval:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, loss, memorization, positions, reported, text, training
+from sovereign.metrics import data, degeneration, loss, memorization, positions, reported, text, training
 from sovereign.metrics.intervals import Interval, Unmeasurable, Word
 
 Measured = Callable[[Observed], Interval | Word]
@@ -34,6 +34,11 @@ METRICS: dict[str, Measured] = {
     "memorization/exposure": memorization.exposure,
     "memorization/membership": memorization.membership,
     "evaluation/path_error": loss.path_error,
+    "samples/degenerate_rate": degeneration.degenerate_rate,
+    "samples/repeated_4grams": degeneration.repeated_4grams,
+    "samples/compression_ratio": degeneration.compression_ratio,
+    "samples/longest_run": degeneration.longest_run,
+    "samples/length": degeneration.sample_length,
     "reported/validation_loss": reported.validation_loss,
 }
 

@@ -44,7 +44,9 @@ def losses(view: RunView, width: int, height: int, class_: str) -> Markup:
     told += [value for _, value in view.floors]
     # a run that diverges runs off the top, and does not press everything else flat
     most = min(3 * max(map(abs, told)), 1e12) or 1.0
-    values = [value for _, value in (*view.training, *view.validation, *view.floors) if -most <= value <= most]
+    drawn = [value for _, value in (*view.training, *view.validation, *view.floors)]
+    drawn += [end for _, low, high in view.intervals for end in (low, high)]
+    values = [value for value in drawn if -most <= value <= most]
     low, high = min(values, default=-most), max(values, default=most)
     pad = (high - low) * 0.06 or 0.5
     steps = [step for step, _ in (*view.training, *view.validation)]
@@ -53,7 +55,7 @@ def losses(view: RunView, width: int, height: int, class_: str) -> Markup:
         steps=(min(0, *steps), max(1, *steps)), values=(low - pad, high + pad),
     )  # fmt: skip
     return element(
-        "svg", *_grid(frame), *_floors(frame, view.floors), *_training(frame, view.training), *_validation(frame, view.validation),
+        "svg", *grid(frame), *_floors(frame, view.floors), *_training(frame, view.training), *_intervals(frame, view.intervals), *_validation(frame, view.validation, view.tied),
         viewBox=f"0 0 {width} {height}", class_=f"curves {class_}", role="img", aria_label=said(view),
     )  # fmt: skip
 
@@ -108,19 +110,22 @@ def said(view: RunView) -> str:
         if curve
     ]
     parts += [f"{name} {number(value)}" for name, value in view.floors]
+    if view.tied:
+        parts.append(f"the best evaluation and those tied with it: step {', '.join(map(str, view.tied))}")
     return "; ".join(parts) + ", all in nats per token."
 
 
-def _grid(frame: Frame) -> list[Markup]:
+def grid(frame: Frame, across: str = "step") -> list[Markup]:
+    """Return the lines and numbers of both axes, and the name of the one that runs across."""
     drawn = []
     for value in ticks(*frame.values, 5):
         y = frame.y(value)
         drawn.append(element("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="grid"))
-        drawn.append(_label(frame.left - 6, y + 4, number(value), "end"))
+        drawn.append(label(frame.left - 6, y + 4, number(value), "end"))
     for step in ticks(*frame.steps, 6 if frame.width > 500 else 4):
-        drawn.append(_label(frame.x(step), frame.height - frame.bottom + 16, number(step), "middle"))
+        drawn.append(label(frame.x(step), frame.height - frame.bottom + 16, number(step), "middle"))
     middle = (frame.left + frame.width - frame.right) / 2
-    return [*drawn, _label(middle, frame.height - 3, "step", "middle", "axis")]
+    return [*drawn, label(middle, frame.height - 3, across, "middle", "axis")]
 
 
 def _floors(frame: Frame, floors: Sequence[tuple[str, float]]) -> list[Markup]:
@@ -131,7 +136,7 @@ def _floors(frame: Frame, floors: Sequence[tuple[str, float]]) -> list[Markup]:
         below = max(y + 4, below + 13)  # names of floors that are close stand under each other
         said = f"{name} {number(value)}" if frame.width > 500 else name
         drawn.append(element("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="floor"))
-        drawn.append(_label(frame.width - frame.right + 6, below, said, "start", "floor-name"))
+        drawn.append(label(frame.width - frame.right + 6, below, said, "start", "floor-name"))
     return drawn
 
 
@@ -141,24 +146,38 @@ def _training(frame: Frame, curve: Curve) -> list[Markup]:
     middle = [(part[len(part) // 2][0], [loss for _, loss in part]) for part in parts]
     line = element(
         "polyline",
-        points=_points((frame.x(step), frame.y(sum(all_) / len(all_))) for step, all_ in middle),
+        points=points((frame.x(step), frame.y(sum(all_) / len(all_))) for step, all_ in middle),
         class_="training",
     )
     if len(curve) == len(parts):
         return [line] if curve else []
     upper = [(frame.x(step), frame.y(max(all_))) for step, all_ in middle]
     lower = [(frame.x(step), frame.y(min(all_))) for step, all_ in reversed(middle)]
-    return [element("polygon", points=_points((*upper, *lower)), class_="band"), line]
+    return [element("polygon", points=points((*upper, *lower)), class_="band"), line]
 
 
-def _validation(frame: Frame, curve: Curve) -> list[Markup]:
+def _intervals(frame: Frame, intervals: Sequence[tuple[int, float, float]]) -> list[Markup]:
+    return [
+        element("line", x1=frame.x(step), x2=frame.x(step), y1=frame.y(low), y2=frame.y(high), class_="whisker")
+        for step, low, high in intervals
+    ]
+
+
+def _validation(frame: Frame, curve: Curve, tied: Iterable[int]) -> list[Markup]:
+    """Return the line of the losses with a dot an evaluation; those that no test tells from the best are ringed."""
     if not curve:
         return []
     places = [(frame.x(step), frame.y(loss)) for step, loss in curve]
+    best = frozenset(tied)
+    rings = [
+        element("circle", cx=x, cy=y, r=7, class_="tied")
+        for (step, _), (x, y) in zip(curve, places, strict=True)
+        if step in best
+    ]
     dots = [
         element(
             "circle",
-            element("title", f"step {step}: {loss:.4f} nats per token"),
+            element("title", f"step {step}: {loss:.4f} nats per token{', tied with the best' if step in best else ''}"),
             cx=x,
             cy=y,
             r=3.5,
@@ -166,14 +185,15 @@ def _validation(frame: Frame, curve: Curve) -> list[Markup]:
         )
         for (step, loss), (x, y) in zip(curve, places, strict=True)
     ]
-    return [element("polyline", points=_points(places), class_="validation"), *dots]
+    return [element("polyline", points=points(places), class_="validation"), *rings, *dots]
 
 
-def _points(places: Iterable[tuple[float, float]]) -> str:
+def points(places: Iterable[tuple[float, float]]) -> str:
+    """Return places as SVG writes them."""
     return " ".join(f"{x:g},{y:g}" for x, y in places)
 
 
-def _label(x: float, y: float, text: Content, anchor: str, class_: str = "tick") -> Markup:
+def label(x: float, y: float, text: Content, anchor: str, class_: str = "tick") -> Markup:
     return element("text", text, x=x, y=y, text_anchor=anchor, class_=class_)
 
 

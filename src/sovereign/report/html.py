@@ -15,6 +15,7 @@ from sovereign.report.curves import against_bound, by_position, losses
 from sovereign.report.figures import MARK, bound, interval, memory, remarks, seconds, short, way_on
 from sovereign.report.judged import Judged
 from sovereign.report.markup import Content, Markup, element, joined
+from sovereign.report.pictures import gap
 from sovereign.report.runs import RunView, SamplePair
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -346,6 +347,7 @@ def _curves(view: RunView) -> Markup:
         element("span", "training loss by step", class_="key training"),
         element("span", "validation loss by evaluation", class_="key validation"),
         element("span", "what knowing nothing, or counting, scores", class_="key floor") if view.floors else None,
+        element("span", "ringed: not told from the best by a paired test") if view.tied else None,
         class_="legend",
     )
     heads = [_head(name) for name in ("step", "validation loss")]
@@ -363,6 +365,7 @@ def _curves(view: RunView) -> Markup:
         ),
         losses(view, 860, 330, "broad"),
         losses(view, 360, 280, "narrow"),
+        _gap(view),
         numbers if rows else None,
     )
 
@@ -390,6 +393,13 @@ def _positions(view: RunView) -> Markup | None:
         by_position(view, 360, 240, "narrow"),
         numbers,
     )
+
+
+def _gap(view: RunView) -> Markup | None:
+    if len(view.gaps) < 2:
+        return None
+    said = "Gap: validation minus train probe in nats per token, both in evaluation mode, with its 95 % band"
+    return joined(element("p", said, class_="legend"), gap(view, 860, 200))
 
 
 def _notices(view: RunView) -> Markup | None:

@@ -18,7 +18,10 @@ from sovereign.evidence.rows import (
     SampleRow,
     StepRow,
 )
+from sovereign.metrics.intervals import linear_ratio
+from sovereign.metrics.loss import by_step, columns, tied_best
 
+Evaluations = dict[int, dict[str, tuple[float, int]]]  # step -> document -> nats, target tokens
 Curve = tuple[tuple[int, float], ...]  # step, nats per target token
 
 
@@ -52,6 +55,9 @@ class RunView:
     environment: str = ""
     training: Curve = ()
     validation: Curve = ()
+    intervals: tuple[tuple[int, float, float], ...] = ()  # step, ends: of the validation losses, over documents
+    tied: tuple[int, ...] = ()  # the steps that no paired test tells from the best one
+    gaps: tuple[tuple[int, float, float, float], ...] = ()  # step, validation minus train probe, and its ends
     reported: bool = False  # the curves are another trainer's word, and nothing was recomputed
     floors: tuple[tuple[str, float], ...] = ()  # name, nats per token: what knowing nothing, or counting, would score
     positions: tuple[Stretch, ...] = ()
@@ -76,6 +82,7 @@ def run_view(folder: RunFolder) -> RunView:
     planned = folder.intent.planned
     told = observed.of(ReportedRow)
     known = () if planned.vocabulary is None else (("ln V", math.log(planned.vocabulary)),)
+    evaluations = by_step(observed, "validation")
     return RunView(
         run=name,
         title=folder.intent.promise.title,
@@ -86,6 +93,9 @@ def run_view(folder: RunFolder) -> RunView:
         or tuple((row.step, row.train_loss) for row in told if row.train_loss is not None),
         validation=_validation(observed.of(EvaluationRow))
         or tuple((row.step, row.val_loss) for row in told if row.val_loss is not None),
+        intervals=_intervals(evaluations),
+        tied=tied_best(evaluations) if len(evaluations) > 1 else (),
+        gaps=_gaps(evaluations, by_step(observed, "train_probe")),
         reported=bool(told),
         floors=(*known, *_floors(observed.of(FloorRow))),
         positions=_positions(observed.of(PositionRow)),
@@ -103,6 +113,23 @@ def _validation(rows: Sequence[EvaluationRow]) -> Curve:
             nll, tokens = sums.get(row.step, (0.0, 0))
             sums[row.step] = (nll + row.nll, tokens + row.tokens)
     return tuple((step, nll / tokens) for step, (nll, tokens) in sorted(sums.items()))
+
+
+def _intervals(evaluations: Evaluations) -> tuple[tuple[int, float, float], ...]:
+    found = [(step, linear_ratio(*columns(documents))) for step, documents in evaluations.items() if len(documents) > 1]
+    return tuple((step, one.low, one.high) for step, one in found)
+
+
+def _gaps(validation: Evaluations, probe: Evaluations) -> tuple[tuple[int, float, float, float], ...]:
+    """Return validation minus train probe at every step that evaluated both, as two independent sets of documents."""
+    found = []
+    for step in validation.keys() & probe.keys():
+        if min(len(validation[step]), len(probe[step])) > 1:
+            one, two = (linear_ratio(*columns(side[step])) for side in (validation, probe))
+            reach = math.hypot((one.high - one.low) / 2, (two.high - two.low) / 2)
+            value = one.value - two.value
+            found.append((step, value, value - reach, value + reach))
+    return tuple(sorted(found))
 
 
 def _floors(rows: Sequence[FloorRow]) -> tuple[tuple[str, float], ...]:
