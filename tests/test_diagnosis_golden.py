@@ -12,7 +12,7 @@ from sovereign.diagnosis.findings import LADDER
 from sovereign.diagnosis.procedure import Diagnosis, diagnose
 from sovereign.interop.diagnosable import read_record
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "golden/diagnosis.json").read_text())
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "diagnosis_cases.json").read_text())
 TRENDS = {"OVERFIT", "PLATEAU", "DIVERGED", "POSITION_ARTIFACT"}
 NEVER_FROM_A_TABLE = {"HEALTHY", "CONTAMINATED", "MEMORIZED"}
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sovereign.evidence.folder import Observed, RunFolder, read_folder
 from sovereign.evidence.rows import (
@@ -18,8 +19,9 @@ from sovereign.evidence.rows import (
     SampleRow,
     StepRow,
 )
-from sovereign.metrics.intervals import linear_ratio
-from sovereign.metrics.loss import by_step, columns, tied_best
+
+if TYPE_CHECKING:
+    from sovereign.metrics.intervals import Interval
 
 Evaluations = dict[int, dict[str, tuple[float, int]]]  # step -> document -> nats, target tokens
 Curve = tuple[tuple[int, float], ...]  # step, nats per target token
@@ -82,6 +84,8 @@ def run_view(folder: RunFolder) -> RunView:
     planned = folder.intent.planned
     told = observed.of(ReportedRow)
     known = () if planned.vocabulary is None else (("ln V", math.log(planned.vocabulary)),)
+    from sovereign.metrics.loss import by_step, tied_best  # here, as in _interval
+
     evaluations = by_step(observed, "validation")
     return RunView(
         run=name,
@@ -116,8 +120,15 @@ def _validation(rows: Sequence[EvaluationRow]) -> Curve:
 
 
 def _intervals(evaluations: Evaluations) -> tuple[tuple[int, float, float], ...]:
-    found = [(step, linear_ratio(*columns(documents))) for step, documents in evaluations.items() if len(documents) > 1]
+    found = [(step, _interval(documents)) for step, documents in evaluations.items() if len(documents) > 1]
     return tuple((step, one.low, one.high) for step, one in found)
+
+
+def _interval(documents: dict[str, tuple[float, int]]) -> Interval:
+    from sovereign.metrics.intervals import linear_ratio  # here: a report without pages needs no numpy
+    from sovereign.metrics.loss import columns
+
+    return linear_ratio(*columns(documents))
 
 
 def _gaps(validation: Evaluations, probe: Evaluations) -> tuple[tuple[int, float, float, float], ...]:
@@ -125,7 +136,7 @@ def _gaps(validation: Evaluations, probe: Evaluations) -> tuple[tuple[int, float
     found = []
     for step in validation.keys() & probe.keys():
         if min(len(validation[step]), len(probe[step])) > 1:
-            one, two = (linear_ratio(*columns(side[step])) for side in (validation, probe))
+            one, two = (_interval(side[step]) for side in (validation, probe))
             reach = math.hypot((one.high - one.low) / 2, (two.high - two.low) / 2)
             value = one.value - two.value
             found.append((step, value, value - reach, value + reach))
