@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-from fabric import NOW, repository, rows, write_run
+from fabric import NOW, intent, repository, rows, write_run
 
-from sovereign import remembered
+from sovereign import remembered, verification
 from sovereign.repository import evaluate, open_repository, verified_runs
 
 
@@ -107,3 +108,45 @@ def test_a_seal_that_does_not_fit_is_not_believed(root: Path, tmp_path: Path) ->
         database.execute("UPDATE verified SET entry = ?", (json.dumps(value).encode(),))
 
     assert before == found(root)
+
+
+def test_a_first_look_is_what_a_later_one_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that verification makes of a folder is lost or changed by being put down and taken up again."""
+    (folder,) = root.glob("evidence/*/*")
+    shutil.copytree(folder, folder.with_name("20260101T000000Z-bbbbbb"))  # which is not so, and has findings
+    name = {path: path.relative_to(root).as_posix() for path in root.glob("evidence/*/*")}
+    with remembered.memory() as known:
+        looked = {path: known.verified(path, name[path]) for path in name}
+
+    assert {path: verification.verify(path, name[path]) for path in name} == looked
+
+
+def test_what_runs_share_stands_in_memory_once(root: Path) -> None:
+    """The promise and the criteria of thousands of runs are one object each, after a first look too.
+
+    Caught: verified intents kept whole, by which a first look at 10,000 folders took twice the memory of a later one.
+    """
+    write_run(root, intent("20260101T000000Z-bbbbbb", seed=2), rows(seed=2))
+    for _ in range(2):
+        one, other = (run.intent for run in verified_runs(root))
+        assert one is not None
+        assert other is not None
+        assert one.promise is other.promise
+        assert one.criteria["TOY-001"] is other.criteria["TOY-001"]
+        assert (one.seed, other.seed) == (1, 2)
+
+
+def test_an_interrupted_look_is_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was verified before an interruption is not verified again."""
+    (folder,) = root.glob("evidence/*/*")
+
+    def interrupted() -> None:
+        with remembered.memory() as known:
+            known.verified(folder, folder.relative_to(root).as_posix())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    monkeypatch.setattr(remembered, "verify", lambda path, name: pytest.fail("verified again"))
+
+    assert len(verified_runs(root)) == 1

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fabric import FINISHED, NOW, SPEC, edit_json, intent, repository, rows, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sovereign import verification
 from sovereign.canonical import digest, digest_file, pretty, sealed
 from sovereign.closing import abandon, close
 from sovereign.evidence.intent import Worktree
@@ -364,3 +369,59 @@ def test_a_name_means_one_file(root: Path) -> None:
     assert ["spec/zz.yaml:2:1: spec: toy is what spec/toy.yaml is called; a name means one file",
             "contracts/toy.yml:2:1: contract: toy is what contracts/toy.yaml is called; a name means one file"] == told  # fmt: skip
     assert code(root) == 3
+
+
+VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    ["", "x", "step", "sha256:" + "0" * 64, "2026-01-01T00:00:00Z", "\u00e9", [], {}, ["all"], 1.0, 2.0**53]
+)  # fmt: skip
+
+
+@cache
+def documents() -> dict[str, list[Any]]:
+    """Return real documents and rows of every kind that a toy run writes, by the name of their schema."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = write_run(repository(Path(place)))
+        found = {name: [json.loads((folder / f"{name}.json").read_text())] for name in ("intent", "evidence")}
+        for file in folder.glob("rows/*.jsonl"):
+            found[f"row-{file.stem}"] = [json.loads(line) for line in file.read_text().splitlines()[:3]]
+        return found
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_the_two_readers_of_the_schemas_agree(data: st.DataObject) -> None:
+    """What the compiled reader lets pass or refuses, `jsonschema` does: a document with any one value replaced, or a key more.
+
+    Caught: the compiled reader handed a laxer schema, open to more keys.
+    """
+    name = data.draw(st.sampled_from(sorted(documents())))
+    value = json.loads(json.dumps(data.draw(st.sampled_from(documents()[name]))))
+    part = value
+    while True:
+        keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(part[key], dict | list) and part[key] and data.draw(st.booleans()):
+            part = part[key]
+            continue
+        change = data.draw(st.sampled_from(["keep", "replace", "remove", "add"]))
+        if change == "replace":
+            part[key] = data.draw(VALUES)
+        elif change == "remove":
+            del part[key]
+        elif change == "add" and isinstance(part, dict):
+            part[data.draw(st.sampled_from(["more", "schema", "kind", ""]))] = data.draw(VALUES)
+        break
+
+    assert verification._explainer(name).is_valid(value) == verification._reader(name).is_valid(value)
+
+
+def test_what_the_readers_object_to_is_told_with_its_place(root: Path) -> None:
+    """An objection names the path within the document, and a document that both take has none."""
+    folder = write_run(root)
+    value = json.loads((folder / "evidence.json").read_text())
+    value["rows"][0]["count"] = -1
+
+    assert [] == list(verification._objections("intent", json.loads((folder / "intent.json").read_text()), "x"))
+    assert ["x: $.rows[0].count: -1 is less than the minimum of 0"] == [
+        str(one) for one in verification._objections("evidence", value, "x")
+    ]

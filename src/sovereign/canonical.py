@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -121,11 +121,10 @@ def _exact_integer(text: str) -> int:
     return value
 
 
-def _json_value(text: str) -> Any:
-    return json.loads(
-        text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float,
-        parse_int=_exact_integer,
-    )  # fmt: skip
+_json_value = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite_float,
+    parse_int=_exact_integer,
+).decode  # fmt: skip
 
 
 def parse_json(data: bytes, path: str, line: int = 1) -> Document:
@@ -176,18 +175,19 @@ def _line_column(text: str, offset: int) -> Place:
 def _json_places(text: str, first_line: int) -> Callable[[Keys], Place]:
     """Return a finder of places in JSON text; it composes the text as YAML only when first asked."""
 
-    @cache
-    def places() -> Mapping[Keys, Place]:
-        try:
-            return _yaml_document(text, "")[1]
-        except Malformed:
-            return {}
-
     def place(keys: Keys) -> Place:
-        row, column = _nearest(places(), keys)
+        row, column = _nearest(_places_in(text), keys)
         return row + first_line - 1, column
 
     return place
+
+
+@lru_cache(maxsize=8)  # a document is asked for several places, one after another
+def _places_in(text: str) -> Mapping[Keys, Place]:
+    try:
+        return _yaml_document(text, "")[1]
+    except Malformed:
+        return {}
 
 
 def _nearest(places: Mapping[Keys, Place], keys: Keys) -> Place:

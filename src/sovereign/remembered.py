@@ -8,6 +8,7 @@ out again, deleting or corrupting this memory never changes a status.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sqlite3
@@ -33,6 +34,7 @@ from sovereign.subjects import PACKAGE
 from sovereign.verification import verify
 
 RecordType = TypeVar("RecordType", bound=Record)
+BATCH = 500  # runs found that an interruption costs at most
 LAW = (
     "canonical",
     "closing",
@@ -62,14 +64,17 @@ class Memory:
 
     def __init__(self, database: sqlite3.Connection | None):
         self._database = database
+        self._unsaved = 0
 
     def verified(self, path: Path, name: str) -> VerifiedRun:
         """Return what `verify` returns for the folder at `path`, from memory where its bytes are known."""
         key, documents = _key(path, name)
         run = self._recalled(key, documents)
         if run is None:
-            run = verify(path, name)
-            self._remember(key, run)
+            entry = _entry(verify(path, name))
+            self._keep(key, entry)
+            # as a later look finds it: what thousands of runs share stands in memory once
+            run = _run(entry, documents)
         return run
 
     def controls(self, root: Path, spec: Spec, criterion: Criterion) -> tuple[Control, ...]:
@@ -95,9 +100,6 @@ class Memory:
         except (ValidationError, ValueError, KeyError, TypeError):
             return None  # unknown, or damaged: it is worked out again
 
-    def _remember(self, key: bytes, run: VerifiedRun) -> None:
-        self._keep(key, _entry(run))
-
     def _entry(self, key: bytes) -> Any:
         """Return what is remembered under a key; None where nothing is, or what is there is damaged."""
         if self._database is None:
@@ -118,11 +120,21 @@ class Memory:
             self._database.execute(
                 "INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (key, entry, hashlib.sha256(entry).digest())
             )
+            self._unsaved += 1
+            if self._unsaved >= BATCH:
+                self.save()
+
+    def save(self) -> None:
+        """Put on disk what was found since the last time."""
+        if self._database is not None:
+            with suppress(sqlite3.Error):
+                self._database.commit()
+        self._unsaved = 0
 
 
 @contextmanager
 def memory() -> Iterator[Memory]:
-    """Yield this machine's memory; what was newly verified is kept when the block ends well."""
+    """Yield this machine's memory; what was newly verified is kept, also where the block is interrupted."""
     try:
         file = place()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +148,11 @@ def memory() -> Iterator[Memory]:
         except sqlite3.Error:
             yield Memory(None)
             return
-        yield Memory(database)
-        with suppress(sqlite3.Error):
-            database.commit()
+        known = Memory(database)
+        try:
+            yield known
+        finally:
+            known.save()
 
 
 @cache
@@ -163,7 +177,10 @@ def _key(path: Path, name: str) -> tuple[bytes, dict[str, bytes]]:
                 kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file"
                 found.update(f"\0{kind} {prefix}{entry.name}\0".encode(errors="surrogateescape"))
                 if kind == "file":
-                    data = Path(entry.path).read_bytes()
+                    with io.FileIO(
+                        entry.path
+                    ) as file:  # thousands of small files: a stream takes twice as long for each
+                        data = file.readall()
                     found.update(hashlib.sha256(data).digest())
                     if not prefix and entry.name in ("intent.json", "evidence.json"):
                         documents[entry.name] = data
@@ -220,16 +237,24 @@ def _intent(data: bytes) -> Intent:
     memory once.
     """
     value = json.loads(data)
-    shared = {
-        "promise": _shared(Contract, json.dumps(value["promise"])),
-        "criteria": {id_: _shared(Criterion, json.dumps(one)) for id_, one in value["criteria"].items()},
-        "subjects": _shared(Subjects, json.dumps(value["subjects"])),
-        "environment": _shared(Environment, json.dumps(value["environment"])),
-        "worktree": _shared(Worktree, json.dumps(value["worktree"])),
-        "planned": _shared(Planned, json.dumps(value["planned"])),
-    }
+    shared = _parts(json.dumps([value["criteria"], *(value[name] for name in SHARED)]))
     lists = {name: tuple(value[name]) for name in ("overrides", "answers", "scripts") if name in value}
     return Intent.model_construct(**{**value, **shared, **lists, "schema_": value["schema"]})
+
+
+SHARED: dict[str, type[Record]] = {
+    "promise": Contract, "subjects": Subjects, "environment": Environment, "worktree": Worktree, "planned": Planned,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _parts(text: str) -> dict[str, Any]:
+    """Return the parts of an intent that runs share, each once, though runs may differ in one of them."""
+    criteria, *others = json.loads(text)
+    return {
+        "criteria": {id_: _shared(Criterion, json.dumps(one)) for id_, one in criteria.items()},
+        **{name: _shared(kind, json.dumps(one)) for (name, kind), one in zip(SHARED.items(), others, strict=True)},
+    }
 
 
 @lru_cache(maxsize=4096)

@@ -139,15 +139,28 @@ def _statement_faults(folder: RunFolder) -> Iterator[str]:
 # ── an independent reader ────────────────────────────────────────────────────────────────────────
 
 
+# Two readers by other hands read the published schemas. The compiled one sees every row, a hundred times as fast; the other
+# says what is wrong and where. They are held to agree by a test.
 @cache
-def _validator(name: str) -> Any:
-    from jsonschema import Draft202012Validator  # here: cached runs need no second reading
+def _reader(name: str) -> Any:
+    from jsonschema_rs import Draft202012Validator  # here: cached runs need no second reading
 
-    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.schema.json").read_bytes()))
+    return Draft202012Validator(_schema(name))
+
+
+@cache
+def _explainer(name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(_schema(name))
+
+
+def _schema(name: str) -> Any:
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_bytes())
 
 
 def _second_reading(folder: RunFolder) -> Iterator[Finding]:
-    """Yield what `jsonschema` finds in documents that pydantic has passed: the two readers must agree."""
+    """Yield what readers of the published schemas find in documents that pydantic has passed: they must agree."""
     for document in ("intent", "evidence"):
         value = json.loads((folder.path / f"{document}.json").read_bytes())
         yield from _objections(document, value, f"{folder.name}/{document}.json")
@@ -161,8 +174,11 @@ def _second_reading(folder: RunFolder) -> Iterator[Finding]:
 
 
 def _objections(schema: str, value: Any, place: str) -> Iterator[Finding]:
-    for error in _validator(schema).iter_errors(value):
-        yield Finding("schema", place, f"{error.json_path}: {error.message[:200]}")
+    if _reader(schema).is_valid(value):
+        return
+    told = [f"{error.json_path}: {error.message[:200]}" for error in _explainer(schema).iter_errors(value)]
+    for text in told or ["is refused by one reader of its schema, and not by another"]:
+        yield Finding("schema", place, text)
 
 
 # ── measuring again ──────────────────────────────────────────────────────────────────────────────
