@@ -73,17 +73,17 @@ def by_position(view: RunView, width: int, height: int, class_: str) -> Markup:
     for value in ticks(*frame.values, 5):
         y = frame.y(value)
         drawn.append(element("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="grid"))
-        drawn.append(_label(frame.left - 6, y + 4, number(value), "end"))
+        drawn.append(label(frame.left - 6, y + 4, number(value), "end"))
     places = [(frame.x(math.log2(one.stop)), frame.y(one.loss)) for one in view.positions]
     shown = view.positions if width > 500 else view.positions[::2]
     drawn += [
-        _label(frame.x(math.log2(one.stop)), frame.height - frame.bottom + 16, number(one.stop), "middle")
+        label(frame.x(math.log2(one.stop)), frame.height - frame.bottom + 16, number(one.stop), "middle")
         for one in shown
     ]
     if view.context:
         x = frame.x(math.log2(view.context))
         drawn.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.height - frame.bottom, class_="floor"))
-        drawn.append(_label(x, frame.top - 5, "trained length", "middle", "floor-name"))
+        drawn.append(label(x, frame.top - 5, "trained length", "middle", "floor-name"))
     dots = [
         element(
             "circle",
@@ -95,8 +95,8 @@ def by_position(view: RunView, width: int, height: int, class_: str) -> Markup:
     middle = (frame.left + frame.width - frame.right) / 2
     told = "; ".join(f"up to position {one.stop}: {number(one.loss)}" for one in view.positions)
     return element(
-        "svg", *drawn, element("polyline", points=_points(places), class_="validation"), *dots,
-        _label(middle, frame.height - 3, "position in the window, up to", "middle", "axis"),
+        "svg", *drawn, element("polyline", points=points(places), class_="validation"), *dots,
+        label(middle, frame.height - 3, "position in the window, up to", "middle", "axis"),
         viewBox=f"0 0 {width} {height}", class_=f"curves {class_}", role="img",
         aria_label=f"Loss by position in nats per token; {told}.",
     )  # fmt: skip
