@@ -1,7 +1,11 @@
 """The stream gives every window of the train side once a pass, to any number of ranks, and never one too many."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -313,3 +317,64 @@ def test_a_pass_longer_than_a_block_is_one_permutation(tmp_path):
     windows = consumed(stream, 2 * stream.per_pass // stream.sequences)
 
     assert list(range(stream.per_pass)) == sorted(windows[: stream.per_pass])
+
+
+# ── conservation, and size ───────────────────────────────────────────────────────────────────────
+
+
+@few
+@given(drawn=STREAMS, passes=st.integers(1, 4), worlds=st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=6))
+def test_tokens_yielded_and_dropped_are_the_tokens_of_all_passes(tmp_path_factory, drawn, passes, worlds):
+    """Read by whatever number of ranks from step to step: inputs yielded + dropped = tokens x passes, none another's."""
+    stream = endless(tmp_path_factory.mktemp("train"), drawn)
+    assume(stream.per_pass)
+    steps = -(-passes * stream.per_pass // stream.sequences)
+    assume(not stream.refusal(steps))
+    inputs = []
+    for step in range(1, steps + 1):
+        world = worlds[step % len(worlds)]  # as if the run stopped and went on elsewhere
+        for rank in range(world):
+            inputs += stream.batch(step, rank, world).ids[:, :-1].tolist()
+    yielded = [token for window in inputs[: passes * stream.per_pass] for token in window]
+    written = stream.shards.read(0, stream.per_pass * stream.context).tolist()
+
+    assert len(yielded) + passes * stream.dropped == passes * stream.shards.tokens
+    assert Counter(written * passes) == Counter(yielded)
+    assert stream.packing * stream.shards.tokens == pytest.approx(stream.shards.tokens - stream.dropped)
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from stream import anonymous, sparse
+from sovereign.corpus.stream import Stream
+size = int(sys.argv[2])
+shards = sparse(Path(sys.argv[1]) / "shards", size, 1 << 22)
+before = anonymous()
+stream = Stream(shards, 1024, 64, seed=0, wrap_around=True, most_passes=2.0)
+for step in range(1, 200):
+    stream.batch(step * 7)
+print(json.dumps({"held": anonymous() - before, "windows": stream.per_pass}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """Two hundred batches from all over 100 GB of shards (sparse files) hold what those from 1 GB hold.
+
+    Were a permutation kept, 100 GB would take 400 MB for it: the bound is a hundredth of that.
+    """
+    benchmarks = Path(__file__).parent.parent / "benchmarks"
+    found = []
+    for name, size in (("small", 1 << 30), ("large", 100 << 30)):
+        (tmp_path / name).mkdir()
+        told = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(tmp_path / name), str(size), str(benchmarks)],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        found.append(json.loads(told.stdout))
+
+    assert [524_287, 52_428_799] == [one["windows"] for one in found]
+    assert abs(found[1]["held"] - found[0]["held"]) < 4 << 20
