@@ -52,15 +52,16 @@ def command(
     figures = found.figures()
     if calibrate and not found.refusals:
         figures |= found.calibrate().figures()
+    effective = promise.model_dump(mode="json", by_alias=True)  # what is not asked for too, as null
     if as_json:
-        print_json({**figures, "refusals": list(found.refusals), "effective": promise.plain()})
+        print_json({**figures, "refusals": list(found.refusals), "effective": effective})
     else:
-        effective = dict(flat(promise.plain()))
-        width = max(map(len, [*figures, *effective]))
+        settings = dict(flat(effective))
+        width = max(map(len, [*figures, *settings]))
         for name, value in figures.items():
             click.echo(f"{name:>{width}}  {value:,}" if isinstance(value, int) else f"{name:>{width}}  {value}")
         click.echo("\nthe contract as it is meant, with every default:")
-        for name, value in effective.items():
+        for name, value in settings.items():
             click.echo(f"{name:>{width}}  {value}")
     click.echo("\n".join(f"refused: {one}" for one in found.refusals), err=True, nl=bool(found.refusals))
     return int(Exit.REFUSED if found.refusals else Exit.SATISFIED)
