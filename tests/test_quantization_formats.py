@@ -229,6 +229,33 @@ def test_without_torch_summing_in_order_the_bytes_are_the_same(monkeypatch):
     assert all(torch.equal(a, module.quantize(weights)) for a, module in zip(expected, FORMATS.values(), strict=True))
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_packed_bytes_may_lie_anywhere(name):
+    """Bytes at an odd address, with gaps or strides between them, or in many chunks, mean the same weights."""
+    kind = TABLE[name]
+    packed = kind.quantize(torch.randn(2100, 512, generator=torch.Generator().manual_seed(0)))
+    expected = kind.dequantize(packed)
+    shifted = torch.cat((packed.new_zeros(3), packed.flatten()))[3:].view_as(packed)
+    wide = torch.cat((packed, packed), dim=1)[:, : packed.shape[1]]
+    strided = packed.T.contiguous().T
+
+    for other in (shifted, wide, strided, packed.repeat_interleave(2, 1)[:, ::2]):
+        assert torch.equal(expected, kind.dequantize(other))
+    assert torch.equal(expected[1999], kind.dequantize(packed[1999]))
+
+
+def test_weights_may_be_written_into_memory_that_is_there():
+    """q4k.dequantize fills `out`, and refuses one of another shape, dtype or layout."""
+    packed = q4k.quantize(drawn("normal"))
+    room = torch.empty(64, 512)
+
+    assert q4k.dequantize(packed, out=room) is room
+    assert torch.equal(q4k.dequantize(packed), room)
+    for wrong in (torch.empty(64, 256), torch.empty(64, 512, dtype=torch.float64), torch.empty(512, 64).T):
+        with pytest.raises(ValueError, match=r"contiguous float32 \[64, 512\] would be right"):
+            q4k.dequantize(packed, out=wrong)
+
+
 def identical(weights, packed):
     """Return the share of super-blocks that equal llama.cpp's."""
     theirs = quantize_rows("q4_K", weights.numpy(), packed.numel())

@@ -44,6 +44,13 @@ def byte_rows(packed: Tensor, block: int, what: str) -> Tensor:
     return packed.reshape(-1, block)
 
 
+def aligned(packed: Tensor, size: int) -> Tensor:
+    """Return bytes without gaps at an address that words of `size` bytes may be read from; a copy where need be."""
+    if packed.is_contiguous() and packed.storage_offset() % size == 0:
+        return packed
+    return packed.clone(memory_format=torch.contiguous_format)
+
+
 def quotient(numerator: float | Tensor, denominator: Tensor) -> Tensor:
     """Return numerator / denominator rounded once; torch turns a number over a tensor into number * (1 / tensor)."""
     if not isinstance(numerator, Tensor):
@@ -108,15 +115,15 @@ def torch_sums_in_order() -> bool:
     )
 
 
-def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device) -> None:
+def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device, larger: int = 1) -> None:
     """Do `work` on every slice of so many blocks of so many weights, in as many threads as torch has on a CPU.
 
-    Each thread works on a chunk of its own, which stays in its cache, and runs torch's operations alone: shared
+    Each thread works on a chunk of its own, `larger` times what stays in its cache, and runs torch's operations alone: shared
     out among threads, operations this short would mostly wait for one another. Torch's own number of threads is set
     to 1 meanwhile. The first failure, in order of the blocks, is raised.
     """
     held = 2**17 if device.type == "cpu" else 2**25  # weights; more than a few temporaries of them leave the cache
-    size = max(1, held // weights)
+    size = max(1, held * larger // weights)
     chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:

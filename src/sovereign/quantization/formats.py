@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sovereign.quantization import q4k, q6k, q8_0
-from sovereign.quantization.arithmetic import byte_rows, float32_rows
+from sovereign.quantization.arithmetic import aligned, byte_rows, float32_rows
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _as(name: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
 def _from(name: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     def dequantize(packed: Tensor) -> Tensor:
         byte_rows(packed, dtype.itemsize, name)
-        return packed.contiguous().view(dtype).float()
+        return aligned(packed, dtype.itemsize).view(dtype).float()
 
     return dequantize
 

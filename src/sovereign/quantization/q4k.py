@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sovereign.quantization.arithmetic import (
     SUPER,
+    aligned,
     byte_rows,
     finite_quotient,
     float32_rows,
@@ -29,6 +30,7 @@ from sovereign.quantization.arithmetic import (
 
 WEIGHTS, BYTES = SUPER, 144  # of a super-block
 TOP = 15  # the largest q
+SIXES, TOPS, NIBBLES, LOW_NIBBLES = 0x3F3F3F3F, 0x30303030, 0x0F0F0F0F, 0x0F0F0F0F0F0F0F0F  # masks of bytes in words
 REACH = "weights from -4.1e6 up, 6.2e7 from the smallest to the largest, can be held"
 # how many steps above the smallest weight the largest is put: the plain guess, then 21 trials, in float32 as C counts
 TRIALS = [float(np.float32(-1) + np.float32(0.1) * np.float32(trial) + np.float32(TOP)) for trial in range(21)]
@@ -185,25 +187,46 @@ def _half(pairs: Tensor) -> Tensor:
 
 def _scales(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return scales and minima, uint8 [..., 8] each, of super-blocks [..., 144]."""
-    low, middle, rest = rows[..., 4:8], rows[..., 8:12], rows[..., 12:16]
-    scales = torch.cat((low & 63, (rest & 15) | (low >> 6) << 4), dim=-1)
-    minima = torch.cat((middle & 63, rest >> 4 | (middle >> 6) << 4), dim=-1)
-    return scales, minima
+    # four bytes at a time, as 32-bit words
+    low, middle, rest = rows[..., 4:16].contiguous().view(torch.int32).unbind(-1)
+    scales = torch.stack((low & SIXES, (rest & NIBBLES) | (low >> 2 & TOPS)), dim=-1)
+    minima = torch.stack((middle & SIXES, (rest >> 4 & NIBBLES) | (middle >> 2 & TOPS)), dim=-1)
+    return scales.view(torch.uint8), minima.view(torch.uint8)
 
 
-def dequantize(packed: Tensor) -> Tensor:
-    """Return packed [..., n * 144] as weights, float32 [..., n * 256], bit for bit those of `gguf`."""
-    rows = byte_rows(packed, BYTES, "q4_k")
-    weights = torch.empty(len(rows), WEIGHTS, device=packed.device)
-    in_chunks(lambda part: dequantize_rows(rows[part], weights[part]), len(rows), WEIGHTS, packed.device)
-    return weights.view(*packed.shape[:-1], -1)
+def dequantize(packed: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return packed [..., n * 144] as weights, float32 [..., n * 256], bit for bit those of `gguf`.
+
+    They are written into `out` where it is given; on a CPU, asking the system for fresh memory is what takes longest.
+    """
+    rows = aligned(byte_rows(packed, BYTES, "q4_k"), 8)  # nibbles are read in words of 8 bytes
+    shape = (*packed.shape[:-1], packed.shape[-1] // BYTES * WEIGHTS)
+    if out is None:
+        out = torch.empty(shape, device=packed.device)
+    elif out.shape != shape or out.dtype != torch.float32 or not out.is_contiguous():
+        raise ValueError(f"out is {out.dtype} {list(out.shape)}; contiguous float32 {list(shape)} would be right")
+    weights = out.view(-1, WEIGHTS)
+    # steps and offsets of many super-blocks in few calls, then the weights in pieces that stay in a cache
+    in_chunks(lambda part: dequantize_rows(rows[part], weights[part]), len(rows), WEIGHTS, packed.device, larger=8)
+    return out
 
 
 def dequantize_rows(rows: Tensor, weights: Tensor) -> None:
-    """Write super-blocks [n, 144] into weights, float32 [n, 256]."""
+    """Write super-blocks [n, 144], aligned to 8 bytes, into weights, float32 [n, 256]."""
     scales, minima = _scales(rows)
     steps, offsets = _half(rows[:, 0:2])[:, None] * scales.float(), _half(rows[:, 2:4])[:, None] * minima.float()
-    pairs, nibbles = weights.view(-1, 4, 2, 32), rows[:, 16:].unflatten(-1, (4, 32))
-    pairs[:, :, 0] = nibbles & 15
-    pairs[:, :, 1] = nibbles >> 4
-    weights.view(-1, 8, 32).mul_(steps[..., None]).sub_(offsets[..., None])
+    words = rows.view(torch.int64)[:, 2:].unflatten(1, (4, 4))
+    size = 1024 if rows.device.type == "cpu" else len(rows)
+    pairs, nibbles = (
+        weights.new_empty(size, 4, 2, 32),
+        torch.empty_like(words[:size], memory_format=torch.contiguous_format),
+    )
+    for start in range(0, len(rows), size):
+        some = words[start : start + size]
+        here, low = pairs[: len(some)], nibbles[: len(some)]
+        here[:, :, 0] = torch.bitwise_and(some, LOW_NIBBLES, out=low).view(torch.uint8)
+        here[:, :, 1] = torch.bitwise_right_shift(some, 4, out=low).bitwise_and_(LOW_NIBBLES).view(torch.uint8)
+        blocks, part = here.view(-1, 8, 32), slice(start, start + len(some))
+        # d * scale * q is exact in float32 (21 bits), so the one rounding is that of the difference, here as in gguf
+        blocks.mul_(steps[part, :, None])
+        torch.sub(blocks, offsets[part, :, None], out=weights[part].view(-1, 8, 32))
