@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Carry out a contract: intent, training, evidence.",
     "plan": "Say what a contract would do here, and whether it may.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
+    "export": "Write a run's model as a Hugging Face folder or a GGUF file.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
     "report": "Render the gates as a page, a summary, or a file for CI.",
@@ -27,7 +28,7 @@ COMMANDS = {
     "waive": "Let a criterion pass for a while, in the open.",
     "schema": "Print the JSON Schema of a document kind.",
 }
-TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock"})  # the extra `train`
+TRAINING = frozenset({"torch", "tokenizers", "safetensors", "rensa", "filelock", "gguf"})  # the extra `train`
 EXITS = """Exit codes: 0 satisfied, 1 falsified, 2 usage, 3 schema, 4 integrity, 5 nothing evaluated, 6 incomplete,
 7 refused by the plan, 8 stopped by a guard or left unconcluded, 70 internal error, 130 interrupted."""
 
