@@ -31,9 +31,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("root"), contract=CONTRACT.replace("title: A toy", 'title: "A <toy> | [x](y)"')
     )
     (made / "data").mkdir()
-    for number in range(40):
-        words = " ".join(f"{letter}{(number * 7 + at) % 13}" for at, letter in enumerate("abcdefghij" * 3))
-        (made / f"data/{number:03d}.txt").write_text(f"document {number}: {words}\n")
+    names = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima".split()
+    for number in range(60):
+        lines = [f"{names[(number + at) % 12]} = {names[(number * 5 + at) % 12]} + {at * number}" for at in range(12)]
+        (made / f"data/{number:03d}.txt").write_text("\n".join(lines) + "\n")
     ran = sovereign(made, "run", "--contract", str(made / "contracts/toy.yaml"), "--device", "cpu")
     assert ran.returncode == 0, ran.stderr
     return made
