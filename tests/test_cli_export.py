@@ -31,7 +31,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("root"), contract=CONTRACT.replace("title: A toy", 'title: "A <toy> | [x](y)"')
     )
     (made / "data").mkdir()
-    names = "alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima".split()
+    names = [
+        "alpha",
+        "bravo",
+        "charlie",
+        "delta",
+        "echo",
+        "foxtrot",
+        "golf",
+        "hotel",
+        "india",
+        "juliett",
+        "kilo",
+        "lima",
+    ]
     for number in range(60):
         lines = [f"{names[(number + at) % 12]} = {names[(number * 5 + at) % 12]} + {at * number}" for at in range(12)]
         (made / f"data/{number:03d}.txt").write_text("\n".join(lines) + "\n")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gguf.constants import GGMLQuantizationType
+from gguf_edit import rewritten
 from safetensors.torch import load_file, save_file
 from trained import as_weights, prompts, tokenizer, trained
 
@@ -232,24 +233,6 @@ def memory_now() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def edited_metadata(path: Path, out: Path, **changes: Any) -> Path:
-    """Write a GGUF file again with other metadata: what an exporter with a wrong setting writes."""
-    reader = gguf.GGUFReader(path)
-    writer = gguf.GGUFWriter(out, "llama")
-    for key, field in reader.fields.items():
-        if key.startswith("GGUF.") or key == "general.architecture" or changes.get(key, "") is None:
-            continue
-        value = changes.get(key, field.contents())
-        writer.add_key_value(key, value, field.types[0], field.types[-1] if len(field.types) > 1 else None)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return out
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -268,7 +251,7 @@ def test_metadata_that_does_not_fit_the_tensors_is_named(change: dict[str, Any],
     export_gguf(small(), tmp_path / "a.gguf", "f32", ABOUT)
 
     with pytest.raises(Malformed, match=said):
-        read_gguf_model(edited_metadata(tmp_path / "a.gguf", tmp_path / "b.gguf", **change))
+        read_gguf_model(rewritten(tmp_path / "a.gguf", tmp_path / "b.gguf", metadata=change))
 
 
 def test_nested_arrays_and_double_keys_are_refused(tmp_path: Path) -> None:
