@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, loss, reported, text, training
+from sovereign.metrics import data, loss, parity, reported, text, training
 from sovereign.metrics.intervals import Interval, Unmeasurable
 
 METRICS: dict[str, Callable[[Observed], Interval]] = {
@@ -25,6 +25,7 @@ METRICS: dict[str, Callable[[Observed], Interval]] = {
     "samples/function_excess": text.function_excess,
     "samples/newline_rate": text.newline_rate,
     "reported/validation_loss": reported.validation_loss,
+    **parity.METRICS,
 }
 
 
