@@ -96,7 +96,7 @@ def test_a_folder_carries_a_card_with_the_evidence(root: Path) -> None:
     [
         (("nothing", "--to", "gguf"), 3, "no run under evidence"),
         (("RUN", "--to", "hf", "--quantize", "q4_k", "--out", "elsewhere"), 7, "needs --to gguf"),
-        (("RUN", "--to", "gguf", "--quantize", "q8_0", "--out", "elsewhere"), 7, "not a multiple"),
+        (("RUN", "--to", "gguf", "--quantize", "q8_0", "--out", "elsewhere"), 7, "cannot be q8_0"),
         (("RUN", "--to", "gguf", "--checkpoint", "3"), 3, "no whole checkpoint of step 3"),
         (("RUN", "--to", "onnx"), 2, "onnx"),
     ],

@@ -172,7 +172,7 @@ FAULTS = [
     Fault("rope base 5 % off", "f32", "layer 0 q_rope", "rope base 10500 ", {"metadata": {"llama.rope.freq_base": 10500.0}}),
     Fault("norm epsilon 1e-3", "f32", layer(0, ATTN_NORM), "epsilon 0.001", {"metadata": {"llama.attention.layer_norm_rms_epsilon": 1e-3}}),
     Fault("norm epsilon 1e-6", "f32", layer(0, ATTN_NORM), "epsilon 1e-06", {"metadata": {"llama.attention.layer_norm_rms_epsilon": 1e-6}}),
-    Fault("key heads swapped", "f32", layer(1, K), r"order \[1, 0\]", edits(blk_1_attn_k=heads_swapped(64))),
+    Fault("key heads swapped", "f32", layer(1, K), r"order \[1, 0", edits(blk_1_attn_k=heads_swapped(64))),
     Fault("heads swapped on the way out", "f32", layer(1, OUT), "heads 0 and 1 swapped", edits(blk_1_attn_output=columns(heads_swapped(64)))),
     Fault("gate and up swapped", "f32", layer(0, GATE), "holds another tensor: .*up_proj", copied(blk__0__ffn_gate="blk.0.ffn_up", blk__0__ffn_up="blk.0.ffn_gate")),
     Fault("k and v swapped", "f32", layer(0, K), r"holds another tensor: .*layers\.0\..*v_proj", copied(blk__0__attn_k="blk.0.attn_v", blk__0__attn_v="blk.0.attn_k")),
@@ -262,7 +262,7 @@ def test_faults_are_named_in_every_model(model: str, folder: Path, tmp_path: Pat
     fitting = [
         one for one in FAULTS if (ENGINE or not one.engine_only) and not (tied and "output.weight" in str(one.edit))
     ]
-    fitting = [one for one in fitting if tied or one.name != "key heads swapped"]
+    fitting = [one for one in fitting if SHAPES[model].kv_heads > 1 or one.name != "key heads swapped"]
     seen, named = 0, 0
     for number, fault in enumerate(fitting):
         out = tmp_path / str(number)

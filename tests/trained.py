@@ -18,8 +18,8 @@ from sovereign.training.checkpoint import weights
 
 SHAPES = {
     "tied": Shape(hidden=256, layers=2, heads=4, kv_heads=2, ffn=256, context=128),
-    "untied": Shape(hidden=256, layers=2, heads=8, kv_heads=8, ffn=256, context=128, tied_embeddings=False),
-    "deep": Shape(hidden=256, layers=3, heads=8, kv_heads=2, ffn=512, context=128, rope_base=5000.0),
+    "untied": Shape(hidden=256, layers=2, heads=4, kv_heads=4, ffn=256, context=128, tied_embeddings=False),
+    "deep": Shape(hidden=256, layers=3, heads=4, kv_heads=1, ffn=512, context=128, rope_base=5000.0),
 }  # rows in multiples of 256, so that each can be Q4_K
 VOCABULARY = 320
 STEPS, SEQUENCES, WINDOW = 120, 4, 64

@@ -20,6 +20,7 @@ COMMANDS = {
     "import": "Turn another trainer's log into a run whose numbers are reported.",
     "export": "Write a run's model as a Hugging Face folder or a GGUF file.",
     "diagnose": "Say what a run, or another trainer's log, really shows.",
+    "parity": "Compare two models forward, and name where they part.",
     "abandon": "Close a run that died, with a reason.",
     "gates": "Derive the status of every criterion from the evidence.",
     "report": "Render the gates as a page, a summary, or a file for CI.",

@@ -195,6 +195,82 @@ class ReportedRow(Row):
     )
 
 
+Comparison = Literal["golden", "noise", "weights", "implementation", "whole", "decode"]
+Distances = tuple[Annotated[float, Field(ge=0)], ...]
+
+
+class ParityRow(Row):
+    """Two forward passes over one prompt, held against each other position by position; lists have an entry a position.
+
+    golden: the reference in float32 against itself in float64. noise: against itself with weights that err as much as
+    quantization should. weights: against the candidate's weights, products exact. implementation: the candidate's weights
+    in our forward, rounding as the engine does, against the engine. whole: the reference against the engine. decode: the
+    candidate in one go against the candidate token by token.
+    """
+
+    kind: Literal["parity"] = "parity"
+    comparison: Comparison
+    reference: str
+    candidate: str
+    document: DocumentId = Field(description="first 16 hex digits of the sha256 of the prompt's token ids")
+    tokens: int = Field(ge=1)
+    relative_l2: Distances = Field(description="of the logits")
+    cosine: tuple[float, ...]
+    max_difference: Distances
+    kl: Distances = Field(description="nats, KL(reference || candidate)")
+    margin: Distances = Field(description="between the reference's two highest logits")
+    agree: tuple[bool, ...] = Field(description="whether the most likely token is the same")
+    reference_nll: float = Field(ge=0, description="nats, summed over the tokens that follow a position")
+    candidate_nll: float = Field(ge=0)
+    targets: Count
+    reference_first: Share = Field(description="probability of the token most likely to the reference after the prompt")
+    candidate_first: Share = Field(description="the candidate's probability of the same token")
+    first_tie: Count | None = Field(
+        default=None, description="first position with a quotient that may round either way"
+    )
+
+
+class ParityLayerRow(Row):
+    """One layer fed with what the engine had before it, against what the engine had behind it; an entry a position."""
+
+    kind: Literal["parity_layer"] = "parity_layer"
+    document: DocumentId
+    layer: Count
+    relative_l2: Distances
+    ties: tuple[str, ...] = Field(description="position:operation of each product that meets a quotient near a half")
+
+
+class ParityPlaceRow(Row):
+    """One operation of a layer, fed with what the candidate had before it: how far its outcome is from the reference's."""
+
+    kind: Literal["parity_place"] = "parity_place"
+    layer: int = Field(ge=-1)
+    operation: str
+    tensor: str
+    worst: float = Field(ge=0, description="relative L2, at the worst position")
+    mean: float = Field(ge=0)
+    floor: float = Field(ge=0, description="what float32 costs the reference there, at the worst position")
+    allowed: float = Field(ge=0)
+    suspicions: tuple[str, ...] = Field(
+        default=(), description="faults that explain it, given for the first that parts"
+    )
+
+
+class ParityTensorRow(Row):
+    """One tensor of the candidate as stored, against what the reference's would be in the same type."""
+
+    kind: Literal["parity_tensor"] = "parity_tensor"
+    tensor: str
+    type: str
+    relative_error: float = Field(
+        ge=0, description="root mean square, of the dequantized tensor against the reference's"
+    )
+    expected_error: float = Field(ge=0, description="told from the reference's own blocks in that type")
+    blocks: Count
+    differing: Count = Field(description="blocks whose bytes are not those of the reference quantized here")
+    suspicion: str = ""
+
+
 class CostRow(Row):
     """What a part of the run cost: wall seconds and the largest resident memory so far."""
 
@@ -351,6 +427,10 @@ AnyRow = (
     | ProbeRow
     | NoticeRow
     | ReportedRow
+    | ParityRow
+    | ParityLayerRow
+    | ParityPlaceRow
+    | ParityTensorRow
     | CostRow
     | PathRow
     | PermutedRow
@@ -379,6 +459,10 @@ KINDS: dict[str, type[Row]] = {
         ProbeRow,
         NoticeRow,
         ReportedRow,
+        ParityRow,
+        ParityLayerRow,
+        ParityPlaceRow,
+        ParityTensorRow,
         CostRow,
         PathRow,
         PermutedRow,

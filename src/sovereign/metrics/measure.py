@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, degeneration, loss, memorization, positions, reported, text, training
+from sovereign.metrics import data, degeneration, loss, memorization, parity, positions, reported, text, training
 from sovereign.metrics.intervals import Interval, Unmeasurable, Word
 
 Measured = Callable[[Observed], Interval | Word]
@@ -43,6 +43,7 @@ METRICS: dict[str, Measured] = {
     "samples/longest_run": degeneration.longest_run,
     "samples/length": degeneration.sample_length,
     "reported/validation_loss": reported.validation_loss,
+    **parity.METRICS,
 }
 
 

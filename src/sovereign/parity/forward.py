@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sovereign.contract.model import Decoder as Shape
-from sovereign.quantization import q8k
+from sovereign.quantization import q8_0, q8k
 from sovereign.shipping.weights import EMBEDDING, HEAD, Weights
 
 Place = tuple[int, str]  # layer and operation; the embedding stands in layer -1, norm and head in layer `layers`
@@ -110,14 +110,30 @@ class Forward:
 
     def run(self, ids: Sequence[int], seen: Callable[[Place, Tensor], None] | None = None) -> Tensor:
         """Return logits [t, v] for the token after each of `ids`; `seen` is shown every value on the way."""
-        values: dict[str, Tensor] = {}
-        for place, operation in places(self.shape.layers):
+        x = self.apply((-1, EMBED.name), EMBED, [], ids)
+        if seen is not None:
+            seen((-1, EMBED.name), x)
+        for layer in range(self.shape.layers + 1):
+            x = self.carry(layer, x, ids, seen)
+        return x
+
+    def carry(
+        self, layer: int, x: Tensor, ids: Sequence[int], seen: Callable[[Place, Tensor], None] | None = None,
+        instead: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return what a layer makes of x [t, h]; behind the last layer stand the norm and the head, which give logits.
+
+        Values named in `instead` are shown as they come out here, and then go on as given there.
+        """
+        values = {"x": x}
+        for operation in LAYER if layer < self.shape.layers else (NORM, LOGITS):
+            place = (layer, operation.name)
             values[operation.name] = self.apply(place, operation, [values[one] for one in operation.takes], ids)
-            if operation.name in ("embedding", "out"):
-                values["x"] = values[operation.name]
             if seen is not None:
                 seen(place, values[operation.name])
-        return values["head"]
+            if instead and operation.name in instead:
+                values[operation.name] = instead[operation.name].to(self.dtype)
+        return values[operation.name]
 
     def trace(self, ids: Sequence[int]) -> Trace:
         """Return every value on the way from ids to logits."""
@@ -172,11 +188,8 @@ def rounded(kind: str, x: Tensor) -> Tensor:
         found = q8k.quantize(x.float())
         return (found.quants.double() * found.scales.double()[..., None]).flatten(-2)
     if kind == "Q8_0":
-        blocks = x.float().unflatten(-1, (-1, 32))
-        largest = blocks.abs().amax(-1, keepdim=True)
-        factor = torch.where(largest > 0, torch.full_like(largest, 127) / largest, 0)
-        # halves to even, where the weights' own rounding goes away from zero
-        return ((blocks * factor).round().double() * (largest / 127).half().double()).flatten(-2)
+        blocks = q8_0.quantize_activations(x.float())
+        return (blocks.quants.double() * blocks.d.double()[..., None]).flatten(-2)
     if kind == "F16":
         return x.half().double()
     if kind == "BF16":

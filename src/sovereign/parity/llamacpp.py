@@ -70,8 +70,9 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.POINTER(_Tensor), ctypes.c_boo
 Log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 # offset -> what stands there by default; both libraries' structs begin alike
-MODEL_DEFAULTS = {16: ("i", -1), 20: ("i", 1), 32: ("i", 0)}
+MODEL_DEFAULTS = {16: ("i", -1), 20: ("i", 1), 32: ("i", 0), 72: ("B", 0), 73: ("B", 0), 74: ("B", 1), 75: ("B", 0)}
 MODEL_GPU_LAYERS = 16
+MODEL_REPACKS = 74  # whether weights are rearranged on loading, for products that then run in another order
 CONTEXT_DEFAULTS = {
     0: ("I", 512), 4: ("I", 2048), 8: ("I", 512), 12: ("I", 1), 36: ("i", 0), 40: ("i", -1), 44: ("i", -1), 48: ("i", -1),
     52: ("i", -1), 56: ("f", 0.0), 60: ("f", 0.0), 64: ("f", -1.0), 68: ("f", -1.0), 72: ("f", -1.0), 76: ("f", -1.0),
@@ -198,11 +199,12 @@ Captured = dict[str, list[Floats]]  # name -> what it held at each evaluation, i
 class LlamaCpp:
     """A GGUF file in llama.cpp, on the CPU, one thread unless told otherwise."""
 
-    def __init__(self, path: Path, context: int, sequences: int = 1, threads: int = 1):
+    def __init__(self, path: Path, context: int, sequences: int = 1, threads: int = 1, repack: bool = False):
         self.library = library()
         self._ = functions = self.library.functions
         settings = functions.llama_model_default_params()
         _set(settings, MODEL_GPU_LAYERS, "i", 0)
+        _set(settings, MODEL_REPACKS, "B", repack)
         self.library.words.clear()
         self.model = functions.llama_model_load_from_file(str(path).encode(), settings)
         if not self.model:

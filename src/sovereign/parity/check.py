@@ -1,0 +1,263 @@
+"""The parity check: preconditions, then comparisons that separate causes, then where the two part; told as rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sovereign.model.decoder import Cache, Decoder
+from sovereign.parity.compare import LEAST_PROMPTS, Incomparable, Measured, compared, every, relative
+from sovereign.parity.forward import (
+    LAYER,
+    LOGITS,
+    PRODUCTS,
+    Forward,
+    Operation,
+    Place,
+    Trace,
+    forward,
+    tensor_of,
+    ties,
+)
+from sovereign.parity.llamacpp import LlamaCpp
+from sovereign.parity.localise import Located, locate
+from sovereign.parity.observed import of_llamacpp, of_torch
+from sovereign.parity.packed import tensors
+from sovereign.quantization import noise
+from sovereign.quantization.formats import FORMATS
+from sovereign.shipping.export import converted
+from sovereign.shipping.weights import HEAD, Weights
+
+Log = Callable[..., None]  # kind, **values of a row
+Told = Callable[[str, int, int], None]
+Watch = Callable[[Place, Tensor], None]
+LOCATED_PROMPTS = 4
+NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check leaves beside its rows: obligations that were not shown, each named, and where the two part."""
+
+    missing: tuple[str, ...]
+    located: Located
+
+
+def check(
+    reference: Weights, candidate: Weights, prompts: Sequence[Sequence[int]], log: Log, told: Told, engine: LlamaCpp | None,
+    missing: Sequence[str] = (),
+) -> Checked:  # fmt: skip
+    """Compare two models on prompts of token ids that both agree on; without `engine` our own forward is the candidate's.
+
+    Raises Incomparable before anything is computed where there are too few prompts, or one cannot be carried out.
+    """
+    _require_prompts(reference, prompts)
+    exact, single = forward(reference), forward(reference, dtype=torch.float32)
+    theirs, like = forward(candidate), forward(candidate, engine_like=True)
+    noisy = _with_noise(reference, single, candidate.kinds)
+    model = candidate.decoder() if engine is None else None
+    observe = None if engine is None else of_llamacpp(engine, candidate.shape)
+    stepped = [] if engine is None else [torch.from_numpy(engine.stepwise([ids])[0]) for ids in prompts]
+    names = {
+        "golden": (f"{reference.origin}, float64", "float32"),
+        "noise": (f"{reference.origin}, float64", "weights with random errors of the size expected"),
+        "weights": (f"{reference.origin}, float64", f"{candidate.origin}, dequantized, float64"),
+        "implementation": (f"{candidate.origin}, float64, activations as the engine rounds them", engine.library.name if engine else "torch"),
+        "whole": (f"{reference.origin}, float64", f"{candidate.origin}, {engine.library.name if engine else 'torch float32'}"),
+        "decode": (f"{candidate.origin}, in one go", "token by token"),
+    }  # fmt: skip
+    for number, ids in enumerate(prompts):
+        told("parity", number, len(prompts))
+
+        def say(comparison: str, one: Tensor, two: Tensor, ids: Sequence[int] = ids, **more: Any) -> None:
+            values = _row(compared(every(ids, one), every(ids, two)), one, two)
+            first, second = names[comparison]
+            log("parity", comparison=comparison, reference=first, candidate=second, document=document(ids), tokens=len(ids), **values, **more)  # fmt: skip
+
+        wanted = exact.run(ids)
+        say("golden", wanted, single.run(ids).double())
+        if noisy is not None:
+            say("noise", wanted, noisy.run(ids).double())
+        say("weights", wanted, theirs.run(ids))
+        if observe is None:
+            assert model is not None
+            with torch.no_grad():
+                found = model(torch.tensor([list(ids)]))[0].double()
+            say("whole", wanted, found)
+            say("decode", found, _stepwise(model, ids).double())
+            continue
+        trace = observe(ids)
+        found = trace[(candidate.shape.layers, LOGITS.name)]
+        tied: dict[Place, Tensor] = {}
+        ours = like.run(ids, _tie_watch(like, tied))
+        say("implementation", ours, found, first_tie=_first(tied))
+        say("whole", wanted, found)
+        say("decode", found, stepped[number].double())
+        _say_layers(like, trace, ids, log)
+    told("parity", len(prompts), len(prompts))
+    for tensor in tensors(reference, candidate):
+        log("parity_tensor", **asdict(tensor))
+    located = _locate(reference, candidate, prompts[:LOCATED_PROMPTS], engine)
+    for place in located.locals:
+        suspicions = tuple(one.what for one in located.suspicions[:3]) if place is located.first else ()
+        layer, operation = place.place
+        log(
+            "parity_place", layer=layer, operation=operation, tensor=place.tensor, worst=_short(place.worst), mean=_short(place.mean),
+            floor=_short(place.floor), allowed=_short(place.allowed), suspicions=suspicions,
+        )  # fmt: skip
+    unseen = [f"operations that the candidate did not show: {', '.join(located.unseen)}"] if located.unseen else []
+    return Checked((*missing, *unseen), located)
+
+
+def as_stored(reference: Weights, kinds: dict[str, str]) -> Forward:
+    """Return the forward of a reference whose tensors are put into a candidate's types, and rounded as its engine does.
+
+    A tensor in a type that is not quantized here keeps its exact weights.
+    """
+    stored = {name: converted(kind, reference.tensor(name)) if kind.lower() in FORMATS else reference.tensor(name) for name, kind in kinds.items()}  # fmt: skip
+    made = {name: tensor.double() for name, tensor in stored.items() if name in reference.stored}
+    made.setdefault(HEAD, made[reference.holder(HEAD)])
+    all_kinds = {**kinds, HEAD: kinds.get(reference.holder(HEAD), "F32")}
+    return Forward(reference.shape, made, all_kinds, engine_like=True)
+
+
+def _locate(
+    reference: Weights, candidate: Weights, prompts: Sequence[Sequence[int]], engine: LlamaCpp | None
+) -> Located:
+    """Return where the candidate parts from the reference, which is first put into the candidate's types."""
+    sound = as_stored(reference, candidate.kinds)
+    if engine is not None:
+        return locate(sound, of_llamacpp(engine, reference.shape), prompts)
+    return locate(sound, of_torch(forward(candidate, engine_like=True, dtype=torch.float32)), prompts)
+
+
+def document(ids: Sequence[int]) -> str:
+    """Return the name of a prompt: the first 16 hex digits of the sha256 of its token ids."""
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()[:16]
+
+
+def _require_prompts(reference: Weights, prompts: Sequence[Sequence[int]]) -> None:
+    if len(prompts) < LEAST_PROMPTS:
+        raise Incomparable(f"counts: {len(prompts)} prompts, where at least {LEAST_PROMPTS} are needed")
+    short = [index for index, ids in enumerate(prompts) if len(ids) < 2]
+    if short:
+        raise Incomparable(f"counts: prompt {short[0]} has {len(prompts[short[0]])} tokens, where a loss needs two")
+    long = [index for index, ids in enumerate(prompts) if len(ids) > reference.shape.context]
+    if long:
+        raise Incomparable(
+            f"positions: prompt {long[0]} has {len(prompts[long[0]])} tokens, beyond the context of {reference.shape.context}"
+        )
+    if len({document(ids) for ids in prompts}) != len(prompts):
+        raise Incomparable("counts: a prompt is given twice, and would be counted twice")
+
+
+def _row(found: Measured, reference: Tensor, candidate: Tensor) -> dict[str, Any]:
+    """Return the columns of a parity row; four significant digits hold every comparison made of them."""
+    lists = {
+        name: tuple(_short(value) for value in getattr(found, name).tolist())
+        for name in ("relative_l2", "max_difference", "kl", "margin")
+    }
+    choice = int(reference[-1].argmax())
+    return {
+        **lists,
+        "cosine": tuple(round(value, 12) for value in found.cosine.tolist()),
+        "agree": tuple(found.agree.tolist()),
+        "reference_nll": found.reference_nll,
+        "candidate_nll": found.candidate_nll,
+        "targets": found.targets,
+        "reference_first": float(reference[-1].softmax(-1)[choice]),
+        "candidate_first": float(candidate[-1].softmax(-1)[choice]),
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str]) -> Forward | None:
+    """Return the reference with random errors of the variance that each tensor's own blocks predict; None for plain floats."""
+    draw = torch.Generator().manual_seed(0)
+    changed = {}
+    for name, kind in kinds.items():
+        if kind not in NOISY or name not in reference.stored:
+            continue
+        weights = reference.tensor(name)
+        variance = noise.variances(FORMATS[kind.lower()].quantize(weights), kind.lower())
+        changed[name] = weights + variance.sqrt() * torch.randn(weights.shape, generator=draw)
+    if not changed:
+        return None
+    held = {**single.tensors, **changed}
+    if reference.shape.tied_embeddings:
+        held[HEAD] = held[reference.holder(HEAD)]
+    return replace(single, tensors=held)
+
+
+def _stepwise(model: Decoder, ids: Sequence[int]) -> Tensor:
+    """Return logits [t, v] of our decoder, one token at a time."""
+    cache, rows = Cache(model, 1, len(ids)), []
+    with torch.no_grad():
+        for token in ids:
+            rows.append(model.step(torch.tensor([[token]]), cache)[0, 0])
+            cache.lengths += 1
+    return torch.stack(rows)
+
+
+# ── rounding ties ────────────────────────────────────────────────────────────────────────────────
+
+
+def _tie_watch(like: Forward, tied: dict[Place, Tensor]) -> Watch:
+    """Return a watcher that notes, of each product, the positions at which its input may be rounded either way."""
+    inputs = {operation.name: operation for operation in (*LAYER, LOGITS) if operation.name in PRODUCTS}
+    takers: dict[str, list[Operation]] = {}
+    for operation in inputs.values():
+        takers.setdefault(operation.takes[0], []).append(operation)
+
+    def seen(place: Place, value: Tensor) -> None:
+        for operation in takers.get(place[1], ()):
+            at = (place[0], operation.name)
+            tied[at] = ties(like.kinds[tensor_of(at, operation)], value)
+
+    return seen
+
+
+def _first(tied: dict[Place, Tensor]) -> int | None:
+    found = torch.stack(list(tied.values())).any(0).nonzero()
+    return int(found[0]) if len(found) else None
+
+
+def _say_layers(like: Forward, trace: Trace, ids: Sequence[int], log: Log) -> None:
+    """Log every layer, fed with what the engine had before it, and the head as the layer behind the last.
+
+    Keys and values of earlier positions are given to a layer as much as its input is: they are compared where
+    they are made, and the engine's go into the attention, so that a tie counts at its own position alone.
+    """
+    layers = like.shape.layers
+    for layer in range(layers + 1):
+        x = trace.get((layer - 1, "out") if layer else (-1, "embedding"))
+        ends = ("k", "v", "out") if layer < layers else (LOGITS.name,)
+        if x is None or any((layer, name) not in trace for name in (*ends, *(("k_rope",) if layer < layers else ()))):
+            continue
+        tied: dict[Place, Tensor] = {}
+        values: Trace = {}
+        watch = _tie_watch(like, tied)
+
+        def seen(place: Place, value: Tensor, watch: Watch = watch, values: Trace = values) -> None:
+            watch(place, value)
+            values[place] = value
+
+        instead = {name: trace[(layer, name)] for name in ("k_rope", "v") if layer < layers}
+        like.carry(layer, x, ids, seen, instead)
+        apart = torch.stack([relative(trace[(layer, name)], values[(layer, name)]) for name in ends]).amax(0)
+        marked = tuple(f"{at}:{name}" for (_, name), where in tied.items() for at in where.nonzero().flatten().tolist())
+        log(
+            "parity_layer",
+            document=document(ids),
+            layer=layer,
+            relative_l2=tuple(map(_short, apart.tolist())),
+            ties=marked,
+        )
