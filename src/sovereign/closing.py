@@ -13,7 +13,8 @@ from sovereign.evidence.folder import Observed, read_folder
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import ReportedRow, StepRow
 from sovereign.evidence.statement import Artifact, Outcome, Segment, Statement
-from sovereign.measurable import NUMBERS, measure
+from sovereign.measurable import measure
+from sovereign.metrics.measure import METRICS as NUMBERS
 
 RecordType = TypeVar("RecordType", bound=Record)
 
