@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sovereign.canonical import Malformed, Problem, digest_file
@@ -28,6 +29,17 @@ def contenders(root: Path, names: Sequence[str]) -> list[Contender]:
     """
     with memory() as known:
         return [_contender(root, named(root, name), known) for name in names]
+
+
+def all_of(root: Path, contract: str) -> list[Contender]:
+    """Return every sound, completed run of a contract that was promised before step 0, oldest first."""
+    found = []
+    with memory() as known:
+        for folder in run_folders(root / "evidence"):
+            if folder.parent.name == contract and _completed(folder):
+                with suppress(Unsound):
+                    found.append(_contender(root, folder, known))
+    return [one for one in found if one.observed.intent.confirmatory]
 
 
 def named(root: Path, name: str) -> Path:

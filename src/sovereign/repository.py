@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from sovereign.canonical import Document, Malformed, Problem, Record, read, validate
+from sovereign.canonical import Document, Keys, Malformed, Problem, Record, read, validate
 from sovereign.contract.contract import Contract
 from sovereign.controls import Control, why_unproven
 from sovereign.evidence.folder import run_folders
@@ -130,6 +130,16 @@ def claim_problems(contract: Contract, document: Document, name: str, specs: Seq
             problems.append(
                 document.problem(("claims", index), f"{claim} is to be shown by contract {criterion.contract}")
             )
+    foreseen: list[tuple[Keys, str]] = [
+        (("forecasts", at, "metric"), one.metric) for at, one in enumerate(contract.forecasts)
+    ]
+    for at, one in enumerate(contract.hypotheses):
+        foreseen.append((("hypotheses", at, "decides_by", "metric"), one.decides_by.metric))
+    for keys, metric in foreseen:
+        if metric not in located.spec.metrics:
+            close = difflib.get_close_matches(metric, located.spec.metrics, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            problems.append(document.problem(keys, f"{contract.spec} declares no metric {metric}{hint}"))
     return problems
 
 

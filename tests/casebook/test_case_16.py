@@ -37,7 +37,7 @@ def test_the_same_schedules_applied_compare() -> None:
 def test_a_change_that_moved_nothing_is_void() -> None:
     """A weight decay that no optimizer read leaves every loss, rate and gradient as it was: VOID, not a null result."""
     one = run()
-    deaf = run(edited(("steps: 10", "steps: 10\n  optimizer: {weight_decay: 0.9}")))
+    deaf = run(edited(("steps: 10", "steps: 10\n  optimizer: {kind: adamw, weight_decay: 0.9}")))
     pair = compare([one, deaf]).pairs[0]
 
     assert ("VOID", {"NEVER_APPLIED"}) == (pair.checkpoints, {one.code for one in pair.reasons})

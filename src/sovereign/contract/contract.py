@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from sovereign.canonical import Document, Malformed, Problem, Record, digest, parse_yaml, read, validate
 from sovereign.contract.data import Data, Tokenizer
+from sovereign.contract.foresight import Forecast, Hypothesis
 from sovereign.contract.model import Decoder
 from sovereign.contract.training import Evaluation, Training
 
@@ -33,6 +34,8 @@ class Contract(Record):
     model: Decoder
     training: Training
     evaluation: Evaluation
+    forecasts: tuple[Forecast, ...] = Field(default=(), description="scored when their step arrives")
+    hypotheses: tuple[Hypothesis, ...] = Field(default=(), description="decided by runs, and by nothing else")
 
     @model_validator(mode="after")
     def _consistent(self) -> Contract:
@@ -40,6 +43,13 @@ class Contract(Record):
             raise ValueError("claims lists a criterion twice")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds lists a seed twice")
+        if len({one.id for one in self.hypotheses}) != len(self.hypotheses):
+            raise ValueError("hypotheses lists an id twice")
+        late = [one for one in self.forecasts if one.step > self.training.steps]
+        if late:
+            raise ValueError(
+                f"forecast of {late[0].metric} at step {late[0].step} is never due: training ends at step {self.training.steps}"
+            )
         return self
 
     @property

@@ -58,7 +58,7 @@ def html(judged: Judged) -> str:
         "body",
         element("a", "Skip to the content", href="#content", class_="skip"),
         _header(judged),
-        element("main", _faults(judged), _changes(judged), *(_spec(judged, one) for one in judged.evaluations), id="content"),
+        element("main", _faults(judged), _changes(judged), *(_spec(judged, one) for one in judged.evaluations), _foreseen(judged), id="content"),
         element(
             "footer",
             "Every status on this page was computed from rows of evidence by sovereign ", __version__,
@@ -127,6 +127,19 @@ def _changes(judged: Judged) -> Markup | None:
     items = [element("li", element("code", one.id), f" {one.before} → {one.after}") for one in judged.changes]
     said = element("ul", *items) if items else element("p", "No status changed.")
     return element("section", element("h2", "Against the base", id="changes"), said, aria_labelledby="changes")
+
+
+def _foreseen(judged: Judged) -> Markup | None:
+    """Return forecasts and hypotheses with what became of them: a story is never its own proof."""
+    found: list[tuple[str, str, str]] = [(one.outcome, one.sentence, one.run) for one in judged.foreseen.forecasts]
+    found += [(one.state, one.sentence, one.contract) for one in judged.foreseen.hypotheses]
+    if not found:
+        return None
+    items = [
+        element("li", element("b", word), " ", short(said, MOST), " ", element("code", whose))
+        for word, said, whose in found
+    ]
+    return _section("foreseen", "Forecasts and hypotheses", element("ul", *items, class_="reasons"))
 
 
 def _spec(judged: Judged, evaluation: Evaluation) -> Markup:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sovereign.foresight import Foreseen, foreseen
 from sovereign.gate.evaluation import CriterionStatus, Evaluation, FindingNote
 from sovereign.gate.profile import Exit, Profile, blocks, falsified_before
 from sovereign.report.runs import RunView, run_views
@@ -51,6 +52,7 @@ class Judged:
     lines: Mapping[tuple[str, str], int] = field(default_factory=dict)  # spec file, criterion -> line
     findings: tuple[FindingNote, ...] = ()  # of the repository, which no evaluation may have lived to tell
     runs: tuple[RunView, ...] = ()
+    foreseen: Foreseen = field(default_factory=Foreseen)
     head: str = ""  # the commit that is checked out
 
     def line(self, evaluation: Evaluation, one: CriterionStatus) -> int:
@@ -130,5 +132,6 @@ def judged(
         },
         findings=tuple(FindingNote(kind=one.kind, path=one.path, message=one.message) for one in repository.findings),
         runs=run_views(repository.root / "evidence", names, SHOWN_RUNS) if with_runs else (),
+        foreseen=foreseen(repository.root, repository.contracts) if with_runs else Foreseen(),
         head=head,
     )

@@ -27,7 +27,7 @@ def markdown(judged: Judged, limit: int = SUMMARY) -> str:
     blocks = [_faults(judged), _changes(judged)]
     for evaluation in judged.evaluations:
         blocks += [_criteria(evaluation), _reasons(evaluation)]
-    blocks += [_runs(judged), *(_digests(evaluation) for evaluation in judged.evaluations)]
+    blocks += [_foreseen(judged), _runs(judged), *(_digests(evaluation) for evaluation in judged.evaluations)]
     return fitted(_opening(judged), blocks, limit)
 
 
@@ -108,6 +108,14 @@ def _runs(judged: Judged) -> Block:
         items.append(f"| {' | '.join(cells)} |")
     head = "### Runs\n\n| run | state | seed | steps | training loss | validation loss | remark |\n"
     return Block(head + "| --- | --- | ---: | ---: | --- | --- | --- |", items)
+
+
+def _foreseen(judged: Judged) -> Block:
+    items = [
+        f"- **{one.outcome}** {escaped(one.sentence)}, frozen by {code(one.run)}" for one in judged.foreseen.forecasts
+    ]
+    items += [f"- **{one.state}** {escaped(one.sentence)}" for one in judged.foreseen.hypotheses]
+    return Block("### Forecasts and hypotheses\n", items)
 
 
 def _curve(values: Sequence[float]) -> str:
