@@ -135,12 +135,13 @@ def positions(asked: Asked, settings: LongContext, log: Callable[..., None]) -> 
 
 
 def two_paths(asked: Asked, windows: int) -> dict[str, Any]:
-    """Return one train batch's loss by training's path and by evaluation's: fields of a path row."""
-    batch = asked.plan.stream.batch(1)
-    ids = batch.ids[:windows]
+    """Return the loss of the stream's first windows by training's path and by evaluation's: fields of a path row."""
+    batches = [asked.plan.stream.batch(step) for step in range(1, -(-windows // asked.plan.stream.sequences) + 1)]
+    ids = np.concatenate([batch.ids for batch in batches])[:windows]
+    shown = np.concatenate([batch.windows for batch in batches])[:windows]
     trained, evaluated = both_paths(asked.model, ids, context=asked.plan.contract.model.context, **asked.placed)
     return {
-        "step": asked.step, "windows": windows_digest(batch.windows[:windows]), "tokens": int(ids[:, 1:].size),
+        "step": asked.step, "windows": windows_digest(shown), "tokens": int(ids[:, 1:].size),
         "train_nll": trained, "eval_nll": evaluated, "precision": asked.plan.precision,
     }  # fmt: skip
 
