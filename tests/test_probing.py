@@ -69,5 +69,5 @@ def test_the_evidence_verifies_and_is_diagnosed(asked: Path) -> None:
 
     assert (0, 0) == (verified.returncode, diagnosed.returncode), verified.stderr + diagnosed.stderr
     results = {check["probe"]: check["result"] for one in claims.values() for check in one["checks"]}
-    assert "passes" == results["paths"], sorted(results)
+    assert "passes" == results["same batch"], sorted(results)
     assert {"MEMORIZED", "CONTAMINATED"} <= claims.keys()

@@ -20,12 +20,14 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from tokenizers.normalizers import Replace
 
 from sovereign import plan as planning
 from sovereign import run as execution
 from sovereign.canonical import Malformed, Record, pretty, read, validate, write_atomic
 from sovereign.contract.contract import Contract
 from sovereign.controls import CONTROLS, Side, needed
+from sovereign.corpus import tokens
 from sovereign.corpus.build import Corpus, build
 from sovereign.corpus.shards import open_shards, write_shards
 from sovereign.corpus.stream import Stream
@@ -34,12 +36,12 @@ from sovereign.evidence.journal import Journal
 from sovereign.plan import Told
 from sovereign.repository import Located
 from sovereign.spec.criterion import Criterion, Id
-from sovereign.training import checkpoint, loop
+from sovereign.training import checkpoint, evaluation, loop, scrutiny
 from sovereign.training.optimizer import optimizer_for
 
 Fault = Literal[
     "none", "rate_ignored", "validation_trained_on", "targets_uncounted", "resume_forgets", "weights_not_fresh",
-    "empty_sampler_writes",
+    "empty_sampler_writes", "evaluation_shortsighted", "tokenizer_forgets",
 ]  # fmt: skip
 RECIPES = CONTROLS / "recipes.yaml"
 
@@ -245,12 +247,38 @@ def empty_sampler_writes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def evaluation_shortsighted() -> Iterator[None]:
+    """Evaluate in windows half as long as those trained on: another loss under the same name (CASE-37)."""
+
+    def short(*arguments: Any, context: int, **settings: Any) -> Any:
+        return evaluation.evaluate(*arguments, context=context // 2, **settings)
+
+    with swapped(scrutiny, "evaluate", short), swapped(execution, "evaluate", short):
+        yield
+
+
+@contextmanager
+def tokenizer_forgets() -> Iterator[None]:
+    """Train a tokenizer that reads every underscore as a space: the text cannot be had back (CASE-13)."""
+    train = tokens.train_bpe
+
+    def lossy(*arguments: Any) -> Any:
+        tokenizer = train(*arguments)
+        tokenizer.normalizer = Replace("_", " ")
+        return tokenizer
+
+    with swapped(tokens, "train_bpe", lossy):
+        yield
+
+
 FAULTS: dict[Fault, Callable[[], AbstractContextManager[Any]]] = cast(
     "dict[Fault, Callable[[], AbstractContextManager[Any]]]",
     {
         one.__name__: one
         for one in (
             rate_ignored, validation_trained_on, targets_uncounted, resume_forgets, weights_not_fresh, empty_sampler_writes,
+            evaluation_shortsighted, tokenizer_forgets,
         )
     },
 )  # fmt: skip
