@@ -11,11 +11,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from sovereign.metrics.intervals import FEW, RESAMPLES, Floats, Interval, Unmeasurable, newcombe, resampled
+from sovereign.metrics.intervals import FEW, RESAMPLES, Floats, Interval, Unmeasurable, drawn, newcombe
 
 LEAST = 10  # documents; an interval of fewer says nothing (84 % coverage of a nominal 95 % at 12, by the bootstrap)
 TAIL = 0.05  # each end holds for itself
 Z_TAIL = 1.6448536269514722  # the normal quantile at 0.95
+BLOCK = 50  # resamples counted at once; RESAMPLES is a multiple
 Columns = tuple[Floats, Floats]  # sums and weights, shape [documents] each
 
 
@@ -101,9 +102,12 @@ def _draws(sums: Floats, weights: Floats, seed: int) -> Floats:
 @lru_cache(maxsize=6)
 def _times(n: int, seed: int) -> Floats:
     """Return how often each resample draws each document, shape [RESAMPLES, n]: a bootstrap is then one product."""
-    rows = np.arange(RESAMPLES, dtype=np.int64)[:, None] * n
-    counted = np.bincount((resampled(n, seed) + rows).ravel(), minlength=RESAMPLES * n)
-    return counted.reshape(RESAMPLES, n).astype(np.float64)
+    found = np.empty((RESAMPLES, n))
+    for first in range(0, RESAMPLES, BLOCK):  # small arrays stay in the cache
+        rows = np.arange(BLOCK, dtype=np.int64)[:, None] * n
+        counted = np.bincount((drawn(n, seed, first, first + BLOCK) + rows).ravel(), minlength=BLOCK * n)
+        found[first : first + BLOCK] = counted.reshape(BLOCK, n)
+    return found
 
 
 def _percentiles(value: float, draws: Floats, n: int, method: str, seed: int) -> Interval:

@@ -270,23 +270,23 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
         found = Settings(vocab=intent.planned.vocabulary, **redrawn(remarks))
         return RunRecord(tuple(points), found, name, "reported", broke, remarks=remarks)
     steps = steps_of(observed.of(StepRow))
-    validation = scores_of(observed.of(EvaluationRow), "validation")
-    probe = scores_of(observed.of(EvaluationRow), "train_probe")
+    scores = scores_of(observed.of(EvaluationRow))
+    validation = scores.get("validation")
     overlaps = observed.of(OverlapRow)
     return RunRecord(
         points=_points(steps, validation, intent.promise.evaluation.every),
-        settings=_settings(observed, steps),
+        settings=_settings(observed, steps, probed="train_probe" in scores),
         name=name,
         source="rows",
         broke=broke,
         steps=steps,
         tokens_per_step=intent.planned.tokens / intent.planned.steps,
         validation=validation,
-        train_probe=probe,
-        control=scores_of(observed.of(EvaluationRow), "control"),
+        train_probe=scores.get("train_probe"),
+        control=scores.get("control"),
         unigram={row.document: row.unigram_nll for row in observed.of(FloorRow)} or None,
         reference={row.document: row.nll for row in observed.of(ReferenceRow) if row.split == "validation"} or None,
-        identity=_identity(observed),
+        identity=_identity(observed, validation),
         covered=coverage((row.split, row.covered_50 >= COVERED * row.tokens) for row in overlaps if row.tokens),
         near=_near(observed.of(CorpusRow)),
         dirty=frozenset(row.document for row in overlaps if row.tokens and row.covered_50 >= COVERED * row.tokens),
@@ -305,12 +305,11 @@ def redrawn(remarks: Iterable[str]) -> dict[str, Any]:
     return {"val_fixed": False} if any("anew" in remark and "CASE-21" in remark for remark in remarks) else {}
 
 
-def _settings(observed: Observed, steps: Steps | None) -> Settings:
+def _settings(observed: Observed, steps: Steps | None, probed: bool) -> Settings:
     """Return what a run of ours knows of itself: evaluations are token means, in evaluation mode, of kept weights."""
     floors = observed.of(FloorRow)
     tokens = sum(row.tokens for row in floors)
     losses = [row.loss for row in observed.of(LineageRow) if row.loss is not None]
-    probed = any(row.split == "train_probe" for row in observed.of(EvaluationRow))
     source = observed.intent.promise.data.source.kind
     return Settings(
         vocab=observed.intent.planned.vocabulary,
@@ -344,21 +343,26 @@ def steps_of(rows: Sequence[StepRow]) -> Steps | None:
     )
 
 
-def scores_of(rows: Iterable[EvaluationRow], split: str) -> Scores | None:
-    """Return the losses of one split's documents as a table, or None where nothing of it was scored."""
-    mine = [row for row in rows if row.split == split]
-    if not mine:
-        return None
-    documents = tuple(sorted({row.document for row in mine}))
-    steps = tuple(sorted({row.step for row in mine}))
-    across = {document: at for at, document in enumerate(documents)}
-    down = {step: at for at, step in enumerate(steps)}
-    nll = np.full((len(steps), len(documents)), np.nan)
-    tokens = np.full((len(steps), len(documents)), np.nan)
-    places = np.array([down[row.step] * len(documents) + across[row.document] for row in mine])
-    nll.flat[places] = [row.nll for row in mine]
-    tokens.flat[places] = [row.tokens for row in mine]
-    return Scores(documents, steps, nll, tokens)
+def scores_of(rows: Iterable[EvaluationRow]) -> dict[str, Scores]:
+    """Return the losses of each split's documents as a table; a split of which nothing was scored is not there."""
+    splits: dict[str, list[EvaluationRow]] = {}
+    for row in rows:
+        splits.setdefault(row.split, []).append(row)
+    return {split: _table(scored) for split, scored in splits.items()}
+
+
+def _table(rows: Sequence[EvaluationRow]) -> Scores:
+    at, document = [row.step for row in rows], [row.document for row in rows]
+    documents, steps = tuple(sorted(set(document))), tuple(sorted(set(at)))
+    across = dict(zip(documents, range(len(documents)), strict=True))
+    down = dict(zip(steps, range(0, len(steps) * len(documents), len(documents)), strict=True))
+    places = np.fromiter(map(down.__getitem__, at), np.int64) + np.fromiter(map(across.__getitem__, document), np.int64)
+    tables = []
+    for values in ([row.nll for row in rows], [row.tokens for row in rows]):
+        table = np.full((len(steps), len(documents)), np.nan)
+        table.flat[places] = values
+        tables.append(table)
+    return Scores(documents, steps, *tables)
 
 
 def _points(steps: Steps | None, validation: Scores | None, every: int) -> tuple[Point, ...]:
@@ -375,9 +379,9 @@ def _points(steps: Steps | None, validation: Scores | None, every: int) -> tuple
     return tuple(points)
 
 
-def _identity(observed: Observed) -> Identity | None:
+def _identity(observed: Observed, scored: Scores | None) -> Identity | None:
     exposures = observed.of(ExposureRow)
-    validation = {row.document for row in observed.of(EvaluationRow) if row.split == "validation"}
+    validation = set(scored.documents) if scored is not None else set()
     validation |= {row.document for row in observed.of(CorpusRow) if row.split == "validation"}
     if not exposures or not validation:
         return None

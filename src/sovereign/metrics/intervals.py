@@ -55,14 +55,19 @@ class Word:
 @lru_cache(maxsize=8)
 def resampled(n: int, stream: int) -> NDArray[np.int64]:
     """Return bootstrap indices, shape [RESAMPLES, n], the same on every machine (SplitMix64; Steele et al. 2014)."""
+    return drawn(n, stream, 0, RESAMPLES)
+
+
+def drawn(n: int, stream: int, first: int, last: int) -> NDArray[np.int64]:
+    """Return the indices of resamples `first` to `last`, shape [last - first, n]."""
     with np.errstate(over="ignore"):
-        counter = np.arange(1, RESAMPLES * n + 1, dtype=np.uint64) + np.uint64(stream) * np.uint64(0x632BE59BD9B4E019)
-        z = counter * np.uint64(0x9E3779B97F4A7C15)
+        z = np.arange(first * n + 1, last * n + 1, dtype=np.uint64) + np.uint64(stream) * np.uint64(0x632BE59BD9B4E019)
+        z *= np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
     # the top 32 bits scaled to n: bias below n / 2^32
-    return (((z >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)).astype(np.int64).reshape(RESAMPLES, n)
+    return (((z >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)).astype(np.int64).reshape(last - first, n)
 
 
 def ratio(sums: Floats, weights: Floats) -> Interval:
