@@ -105,7 +105,7 @@ def test_marked_numbers_are_held_to_their_metric() -> None:
         ("not a cosine schedule", ""), ("instead of cosine decay", ""), ("a cosine similarity of 0.9", ""),
         ("| schedule | cosine |", "CONTRADICTED"), ("| optimizer | AdamW |", "AGREES"), ("| seed | 2 |", "CONTRADICTED"),
         ("optimised by AdamW", "AGREES"), ("optimised by SGD", "CONTRADICTED"), ("a learning rate of 1e-3", "AGREES"),
-        ("a learning rate of 1.5e-3", "CONTRADICTED"), ("LoRA rank 16", "CONTRADICTED"), ("3 epochs", "CONTRADICTED"), ("0.2 epochs", "AGREES"),
+        ("a learning rate of 1.5e-3", "CONTRADICTED"), ("LoRA rank 16", "CONTRADICTED"), ("3 epochs", "CONTRADICTED"), ("0.2 epochs", "AGREES"), ("0 epochs", "CONTRADICTED"),
         ("| parameters | 1,000 |", "AGREES"), ("| colour | blue |", ""), ("batch size 16", "CONTRADICTED"), ("trained in fp32", "AGREES"),
     ],
 )  # fmt: skip
