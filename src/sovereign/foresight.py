@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sovereign.comparison.compare import Contender, compare
-from sovereign.contenders import all_of
 from sovereign.contract.contract import Contract
 from sovereign.contract.foresight import Decision, Forecast, Hypothesis
 from sovereign.evidence.folder import Observed, read_folder, run_folders
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, Row, SampleRow, StepRow
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics.measure import measure
 from sovereign.spec.criterion import COMPARE
+
+if TYPE_CHECKING:
+    from sovereign.comparison.compare import Contender
 
 # metrics of a row kind are known at a step only where such rows stand at that very step
 AT_THE_STEP: dict[str, type[Row]] = {
@@ -73,6 +73,8 @@ class Foreseen:
 
 def foreseen(root: Path, contracts: Mapping[str, Contract]) -> Foreseen:
     """Return the forecasts that each run froze, and the hypotheses that contracts hold, scored by the runs under evidence/."""
+    from sovereign.contenders import all_of  # here and below: most reports foresee nothing, and then need no numpy
+
     forecasts: list[Scored] = []
     for folder in run_folders(root / "evidence"):
         # an intent tells by a few bytes whether there is anything to score, and most hold nothing
@@ -125,6 +127,8 @@ def _scored(observed: Observed, one: Forecast, ended: bool) -> Scored:
     if kind is not None and not any(getattr(row, "step", None) == one.step for row in observed.of(kind)):
         name = kind.model_fields["kind"].default
         return Scored(run, one, "UNMEASURED", f"no {name} row stands at step {one.step}")
+    from sovereign.metrics.measure import measure
+
     found, missing = measure(until(observed, one.step), [one.metric])
     if not found:
         return Scored(run, one, "UNMEASURED", missing.get(one.metric, "no measurement"))
@@ -193,6 +197,8 @@ def decided(
 
 def _word(rule: Decision, one: Hypothesis, reference: Contender, run: Contender) -> tuple[str | None, str]:
     """Return SUPPORTED or REFUTED by one run beside one reference; None where it decides nothing, with the reason."""
+    from sovereign.comparison.compare import compare
+
     pair = compare([reference, run]).pairs[0]
     void = [
         reason
@@ -231,6 +237,8 @@ def _covered(setting: str, keys: Sequence[str]) -> bool:
 
 def _holds(rule: Decision, run: Contender) -> bool | None:
     """Return whether the whole interval satisfies the rule, or none of it does; None in between, or unmeasured."""
+    from sovereign.metrics.measure import measure
+
     found, _ = measure(run.observed, [rule.metric])
     if not found or isinstance(found[0].low, str) or isinstance(found[0].high, str):
         return None
