@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from contending import contender, promise, said
+from contending import contender, edited, promise, run, said
 from fabric import repository, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from test_compare_cli import resealed, two
 
+from sovereign.comparison.compare import compare
 from sovereign.contract.training import Schedule
+from sovereign.report.comparing import markdown
 from sovereign.report.typed import Checked, Known, check, near, same, shape
 
 ONE = contender(promise(), said(promise()))
@@ -145,6 +147,14 @@ def test_any_text_can_be_read(text: str) -> None:
     for one in checked(text).statements:
         assert 1 <= one.line <= len(lines)
         assert 1 <= one.column <= len(lines[one.line - 1]) + 1
+
+
+def test_a_comparison_in_markdown_is_not_contradicted() -> None:
+    """The table of two runs, which gives each setting twice, is judged by neither of them."""
+    other = run(edited(("hidden: 16", "hidden: 32"), ("peak: 1.0e-3", "peak: 2.0e-3"), ("steps: 10", "steps: 20")), 2)
+    text = markdown(compare([ONE, other]), 2)
+
+    assert () == checked(text).faults
 
 
 def test_the_command_exits_as_it_should(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ has come, and a hypothesis is decided by a measurement, or stays one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,38 +75,43 @@ class Foreseen:
 def foreseen(root: Path, contracts: Mapping[str, Contract]) -> Foreseen:
     """Return the forecasts that each run froze, and the hypotheses that contracts hold, scored by the runs under evidence/."""
     from sovereign.contenders import all_of  # here and below: most reports foresee nothing, and then need no numpy
+    from sovereign.remembered import memory
 
     forecasts: list[Scored] = []
-    for folder in run_folders(root / "evidence"):
-        # an intent tells by a few bytes whether there is anything to score, and most hold nothing
-        if not _mentions(folder, b'"forecasts"'):
-            continue
-        found = read_folder(folder, folder.name)
-        if found.intent is not None and found.intent.promise.forecasts:
-            ended = found.statement is not None
-            forecasts += scored(Observed(found.intent, found.rows), ended)
-    hypotheses = []
-    for contract in contracts.values():
-        for one in contract.hypotheses:
-            beside = all_of(root, one.decides_by.beside or contract.contract)
-            hypotheses.append(
-                decided(contract.contract, one, beside, all_of(root, one.decides_by.contract), _intents(root))
-            )
+    with memory() as known:
+        for folder in _promising(root, "forecasts"):
+            name = f"evidence/{folder.parent.name}/{folder.name}"
+            if not known.verified(folder, name).findings:  # of what is not as it says, nothing is scored
+                found = read_folder(folder, name)
+                assert found.intent is not None  # or there would be a finding
+                forecasts += scored(Observed(found.intent, found.rows), found.statement is not None)
+    holding = [one for one in contracts.values() if one.hypotheses]
+    intents = [read_folder(folder, folder.name).intent for folder in _promising(root, "hypotheses")] if holding else []
+    hypotheses = [
+        decided(
+            contract.contract,
+            one,
+            all_of(root, one.decides_by.beside or contract.contract),
+            all_of(root, one.decides_by.contract),
+            [intent for intent in intents if intent is not None],
+        )
+        for contract in holding
+        for one in contract.hypotheses
+    ]
     return Foreseen(tuple(forecasts), tuple(hypotheses))
 
 
-def _mentions(folder: Path, text: bytes) -> bool:
-    file = folder / "intent.json"
-    return file.is_file() and text in file.read_bytes()
-
-
-def _intents(root: Path) -> list[Intent]:
-    found = [
-        read_folder(folder, folder.name).intent
-        for folder in run_folders(root / "evidence")
-        if _mentions(folder, b'"hypotheses"')
-    ]
-    return [one for one in found if one is not None]
+def _promising(root: Path, section: str) -> list[Path]:
+    """Return the runs' folders whose contract, as frozen, holds something in a section: most hold nothing."""
+    found = []
+    for folder in run_folders(root / "evidence"):
+        try:
+            promise = json.loads((folder / "intent.json").read_bytes())["promise"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # `sovereign verify` says what is wrong with it
+        if isinstance(promise, dict) and promise.get(section):
+            found.append(folder)
+    return found
 
 
 # ── forecasts ────────────────────────────────────────────────────────────────────────────────────

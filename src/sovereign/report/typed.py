@@ -378,8 +378,8 @@ class _Place:
                 )
 
     def setting(self, cells: list[tuple[int, str]]) -> Iterator[Statement]:
-        """Yield what a row of a table of settings says: a name, and its value in the next cell."""
-        if self.run is None or len(cells) < 2:
+        """Yield what a row of a table of settings says: a name and one value; of several values, it is not said whose."""
+        if self.run is None or len(cells) != 2:
             return
         name = SETTINGS.get(_plain(cells[0][1]).lower())
         if name is not None and _plain(cells[1][1]) and set(cells[1][1]) - set("-: "):
