@@ -240,3 +240,14 @@ def test_explain_says_what_was_foreseen(tmp_path: Path) -> None:
     assert "what one fix would discharge" in path.stdout
     assert ("MISSED" in path.stdout, "MISSED" in one.stdout, "MISSED" in other.stdout) == (True, True, False)
     assert ["HIT", "MISSED", "UNMEASURED"] == [found["outcome"] for found in printed["forecasts"]]
+
+
+def test_a_run_that_is_not_what_it_says_scores_nothing(tmp_path: Path) -> None:
+    """Forecasts are scored by sound runs: rows edited after the run was closed score none."""
+    repository(tmp_path, contract=CONTRACT + EXPECTED)
+    write(tmp_path, expecting())
+    whole = foreseen(tmp_path, {}).forecasts
+    file = next((tmp_path / "evidence/toy").glob("*/rows/evaluation.jsonl"))
+    file.write_bytes(file.read_bytes().replace(b'"nll":', b'"nll":1', 1))
+
+    assert (3, 0) == (len(whole), len(foreseen(tmp_path, {}).forecasts))

@@ -6,21 +6,22 @@ has come, and a hypothesis is decided by a measurement, or stays one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from sovereign.comparison.compare import Contender, compare
-from sovereign.contenders import all_of
 from sovereign.contract.contract import Contract
 from sovereign.contract.foresight import Decision, Forecast, Hypothesis
 from sovereign.evidence.folder import Observed, read_folder, run_folders
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, Row, SampleRow, StepRow
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics.measure import measure
 from sovereign.spec.criterion import COMPARE
+
+if TYPE_CHECKING:
+    from sovereign.comparison.compare import Contender
 
 # metrics of a row kind are known at a step only where such rows stand at that very step
 AT_THE_STEP: dict[str, type[Row]] = {
@@ -73,37 +74,44 @@ class Foreseen:
 
 def foreseen(root: Path, contracts: Mapping[str, Contract]) -> Foreseen:
     """Return the forecasts that each run froze, and the hypotheses that contracts hold, scored by the runs under evidence/."""
+    from sovereign.contenders import all_of  # here and below: most reports foresee nothing, and then need no numpy
+    from sovereign.remembered import memory
+
     forecasts: list[Scored] = []
-    for folder in run_folders(root / "evidence"):
-        # an intent tells by a few bytes whether there is anything to score, and most hold nothing
-        if not _mentions(folder, b'"forecasts"'):
-            continue
-        found = read_folder(folder, folder.name)
-        if found.intent is not None and found.intent.promise.forecasts:
-            ended = found.statement is not None
-            forecasts += scored(Observed(found.intent, found.rows), ended)
-    hypotheses = []
-    for contract in contracts.values():
-        for one in contract.hypotheses:
-            beside = all_of(root, one.decides_by.beside or contract.contract)
-            hypotheses.append(
-                decided(contract.contract, one, beside, all_of(root, one.decides_by.contract), _intents(root))
-            )
+    with memory() as known:
+        for folder in _promising(root, "forecasts"):
+            name = f"evidence/{folder.parent.name}/{folder.name}"
+            if not known.verified(folder, name).findings:  # of what is not as it says, nothing is scored
+                found = read_folder(folder, name)
+                assert found.intent is not None  # or there would be a finding
+                forecasts += scored(Observed(found.intent, found.rows), found.statement is not None)
+    holding = [one for one in contracts.values() if one.hypotheses]
+    intents = [read_folder(folder, folder.name).intent for folder in _promising(root, "hypotheses")] if holding else []
+    hypotheses = [
+        decided(
+            contract.contract,
+            one,
+            all_of(root, one.decides_by.beside or contract.contract),
+            all_of(root, one.decides_by.contract),
+            [intent for intent in intents if intent is not None],
+        )
+        for contract in holding
+        for one in contract.hypotheses
+    ]
     return Foreseen(tuple(forecasts), tuple(hypotheses))
 
 
-def _mentions(folder: Path, text: bytes) -> bool:
-    file = folder / "intent.json"
-    return file.is_file() and text in file.read_bytes()
-
-
-def _intents(root: Path) -> list[Intent]:
-    found = [
-        read_folder(folder, folder.name).intent
-        for folder in run_folders(root / "evidence")
-        if _mentions(folder, b'"hypotheses"')
-    ]
-    return [one for one in found if one is not None]
+def _promising(root: Path, section: str) -> list[Path]:
+    """Return the runs' folders whose contract, as frozen, holds something in a section: most hold nothing."""
+    found = []
+    for folder in run_folders(root / "evidence"):
+        try:
+            promise = json.loads((folder / "intent.json").read_bytes())["promise"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # `sovereign verify` says what is wrong with it
+        if isinstance(promise, dict) and promise.get(section):
+            found.append(folder)
+    return found
 
 
 # ── forecasts ────────────────────────────────────────────────────────────────────────────────────
@@ -125,6 +133,8 @@ def _scored(observed: Observed, one: Forecast, ended: bool) -> Scored:
     if kind is not None and not any(getattr(row, "step", None) == one.step for row in observed.of(kind)):
         name = kind.model_fields["kind"].default
         return Scored(run, one, "UNMEASURED", f"no {name} row stands at step {one.step}")
+    from sovereign.metrics.measure import measure
+
     found, missing = measure(until(observed, one.step), [one.metric])
     if not found:
         return Scored(run, one, "UNMEASURED", missing.get(one.metric, "no measurement"))
@@ -193,6 +203,8 @@ def decided(
 
 def _word(rule: Decision, one: Hypothesis, reference: Contender, run: Contender) -> tuple[str | None, str]:
     """Return SUPPORTED or REFUTED by one run beside one reference; None where it decides nothing, with the reason."""
+    from sovereign.comparison.compare import compare
+
     pair = compare([reference, run]).pairs[0]
     void = [
         reason
@@ -231,6 +243,8 @@ def _covered(setting: str, keys: Sequence[str]) -> bool:
 
 def _holds(rule: Decision, run: Contender) -> bool | None:
     """Return whether the whole interval satisfies the rule, or none of it does; None in between, or unmeasured."""
+    from sovereign.metrics.measure import measure
+
     found, _ = measure(run.observed, [rule.metric])
     if not found or isinstance(found[0].low, str) or isinstance(found[0].high, str):
         return None

@@ -16,6 +16,7 @@ from sovereign.cli.options import base_option, evaluated, open_root, profile_opt
 if TYPE_CHECKING:
     from sovereign.cli.options import Evaluated
     from sovereign.report.judged import Judged
+    from sovereign.report.typed import Known
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # spelt out, so that a command that renders nothing does not load the renderings; a test compares
@@ -110,12 +111,20 @@ def judgement(found: Evaluated, profile: Any, code: int, base: str | None, with_
     default=None,
     help="Draw one run instead: its losses with intervals, and its gap.",
 )
+@click.option(
+    "--check",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Hold a text to the evidence instead: its tables of losses, its numbers with a marker, its words for the method.",
+)
+@click.option("--run", "run", metavar="RUN", default=None, help="With --check: the run that the text speaks of first.")
 @profile_option
 @base_option
 @root_option
 def command(
-    name: str, output: Path | None, picture: str | None, profile: str, base: str | None, root: Path | None
-) -> int:
+    name: str, output: Path | None, picture: str | None, check: Path | None, run: str | None, profile: str, base: str | None,
+    root: Path | None,
+) -> int:  # fmt: skip
     """Render what the gates say. It reports and does not judge: FALSIFIED exits 0 here.
 
     Exits 3 where a spec cannot be read, since a report without it would look better than things are, and 5 where
@@ -125,9 +134,12 @@ def command(
     sovereign report --format html --output report.html
     sovereign report --format markdown --base origin/main >> "$GITHUB_STEP_SUMMARY"
     sovereign report --svg model2 --output losses.svg
+    sovereign report --check notes.md --run model2      exits 1 where the evidence contradicts it
     """
     if output is not None:
         writable(output, f"--output {output}")
+    if check is not None:
+        return _check(check, run, name, root)
     if picture is not None:
         return _draw(picture, output, root)
     from sovereign.gate.profile import Exit
@@ -165,3 +177,56 @@ def _draw(run: str, output: Path | None, root: Path | None) -> int:
     folder = named(open_root(root).root, run)
     _put(of_run(run_view(read_folder(folder, folder.name))).encode("utf-8", "replace"), output)
     return 0
+
+
+def _check(file: Path, run: str | None, name: str, root: Path | None) -> int:
+    """Print every statement that the evidence does not bear out; exit 1 for any, and 5 where none was recognised."""
+    from sovereign.canonical import Malformed
+    from sovereign.contenders import Unsound, contenders
+    from sovereign.gate.profile import Exit
+    from sovereign.report.typed import Known
+
+    place = open_root(root).root
+
+    def known(named: str) -> Known | None:
+        try:
+            found = contenders(place, [named])[0]
+        except Malformed:
+            return None  # an id of a run elsewhere: what is said of it is not judged
+        return Known.of(found.name, found.observed)
+
+    try:
+        return _checked(file, run, name, known)
+    except Unsound as unsound:
+        for finding in unsound.findings:
+            click.echo(str(finding), err=True)
+        click.echo("not checked: a run that the text speaks of is not what it states", err=True)
+        return int(Exit.INTEGRITY)
+
+
+def _checked(file: Path, run: str | None, name: str, known: Callable[[str], Known | None]) -> int:
+    import json
+
+    from sovereign.canonical import Malformed, Problem
+    from sovereign.gate.profile import Exit
+    from sovereign.report.typed import check
+
+    first = known(run) if run is not None else None
+    if run is not None and first is None:
+        raise click.UsageError(f"--run {run}: no such run or contract under evidence/")
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise Malformed([Problem(str(file), f"not UTF-8: byte at offset {error.start}")]) from None
+    found = check(text, str(file), known, first)
+    if name == "json":
+        click.echo(json.dumps([vars(one) for one in found.statements], indent=2, ensure_ascii=False))
+    else:
+        for one in found.faults:
+            click.echo(str(one))
+    agree = len(found.statements) - len(found.faults)
+    unnamed = f"; {found.without_run} table(s) of losses name no run" if found.without_run else ""
+    click.echo(f"{agree} of {len(found.statements)} statements agree with the evidence{unnamed}", err=True)
+    if found.faults:
+        return int(Exit.FALSIFIED)
+    return int(Exit.SATISFIED if found.statements else Exit.NOTHING)

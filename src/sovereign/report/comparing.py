@@ -177,7 +177,7 @@ def _marked(written: Written) -> str:
 
 
 def markdown(found: Comparison, samples: int, limit: int = SUMMARY) -> str:
-    """Return a comparison as Markdown; every number in it stands in the evidence, and `report --check` says so."""
+    """Return a comparison as Markdown within so many bytes."""
     heads = " | ".join(letter(place) for place in range(len(found.runs)))
     rule = "|".join(["---"] + ["---:"] * len(found.runs))
     runs = [
