@@ -87,8 +87,8 @@ def _fit_columns(x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
         finite_quotient(63.0, most)[:, None].mul(each).round_().clamp_(0, 63)
         for each, most in ((scale, largest), (low, lowest))
     )
-    d = half(largest / 63, "q4_k", first, REACH)
-    dmin = half(lowest / 63, "q4_k", first, REACH)
+    d = half(quotient(largest, 63.0), "q4_k", first, REACH)
+    dmin = half(quotient(lowest, 63.0), "q4_k", first, REACH)
     step, offset = (d.float()[:, None] * scales).view(-1), (dmin.float()[:, None] * minima).view(-1)
     quants = torch.add(x, offset).div_(step).round_().clamp_(0, TOP)
     stuck = step == 0
