@@ -125,6 +125,24 @@ def test_packing_is_undone_by_unpacking(block, name):
     assert (256,) == again.shape
 
 
+def test_every_field_comes_back_from_the_bytes():
+    """Any scales, minima and quants in their ranges, each other than the rest, are packed and unpacked unchanged."""
+    draw = torch.Generator().manual_seed(0)
+
+    def some(high, *shape, low=0):
+        return torch.randint(low, high, (3, 5, *shape), generator=draw)
+
+    d, dmin = (torch.randn(3, 5, generator=draw).half() for _ in range(2))
+    four = q4k.Blocks(d, dmin, some(64, 8).byte(), some(64, 8).byte(), some(16, 8, 32).byte())
+    six = q6k.Blocks(d, some(128, 16, low=-128).to(torch.int8), some(64, 16, 16).byte())
+    eight = q8_0.Blocks(d, some(128, 32, low=-127).to(torch.int8))
+    for module, blocks in ((q4k, four), (q6k, six), (q8_0, eight)):
+        packed = module.pack(blocks)
+
+        assert (3, 5 * module.BYTES) == packed.shape
+        assert all(torch.equal(each, vars(module.unpack(packed))[name]) for name, each in vars(blocks).items())
+
+
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused(bad, name):

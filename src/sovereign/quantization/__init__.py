@@ -1,4 +1,5 @@
-"""Block formats of GGUF in torch, byte for byte what llama.cpp writes, and matrices that run from them.
+"""Block formats of GGUF in torch, byte for byte what llama.cpp writes, and matrices that run from them;
+NF4 from bitsandbytes.
 
 Every weight format is a module with the same two functions, and rows of bytes between them:
 
@@ -20,4 +21,5 @@ A packed tensor is what stands in a GGUF file: row after row, the row's length c
     linear.PackedLinear(packed, kind, bias, as_llama), linear.PackedLinear.of(weight, kind), linear.Q4KLinear
     noise.expected(packed, kind), noise.measured(weights, packed, kind) -> relative root-mean-square error
     noise.variances(packed, kind) -> float32 [..., k]; noise.of_product, noise.of_activations -> [n, m]
+    nf4.from_linear(linear), nf4.quantize(model, names), nf4.guard(model), nf4.dequantize(module)
 """

@@ -51,11 +51,17 @@ def aligned(packed: Tensor, size: int) -> Tensor:
     return packed.clone(memory_format=torch.contiguous_format)
 
 
-def quotient(numerator: float | Tensor, denominator: Tensor) -> Tensor:
-    """Return numerator / denominator rounded once; torch turns a number over a tensor into number * (1 / tensor)."""
-    if not isinstance(numerator, Tensor):
-        numerator = torch.full((), numerator, dtype=denominator.dtype, device=denominator.device)
-    return numerator / denominator
+def quotient(numerator: float | Tensor, denominator: float | Tensor) -> Tensor:
+    """Return numerator / denominator rounded once, one of them a tensor.
+
+    Torch turns a number over a tensor, and on a GPU a tensor over a number, into a product with a rounded reciprocal.
+    """
+    if isinstance(denominator, Tensor):
+        if not isinstance(numerator, Tensor):
+            numerator = torch.full((), numerator, dtype=denominator.dtype, device=denominator.device)
+        return numerator / denominator
+    assert isinstance(numerator, Tensor)
+    return numerator / torch.full((), denominator, dtype=numerator.dtype, device=numerator.device)
 
 
 def finite_quotient(numerator: float, denominator: Tensor) -> Tensor:
@@ -132,7 +138,10 @@ def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: 
         return
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(min(threads, max(1, len(chunks)))) as pool:
-            list(pool.map(work, chunks))
+        if len(chunks) == 1:
+            work(chunks[0])
+        else:
+            with ThreadPoolExecutor(min(threads, len(chunks))) as pool:
+                list(pool.map(work, chunks))
     finally:
         torch.set_num_threads(threads)

@@ -87,8 +87,8 @@ def _fit_columns(x: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor,
         finite_quotient(63.0, most)[:, None].mul(each).round_().clamp_(0, 63)
         for each, most in ((scale, largest), (low, lowest))
     )
-    d = half(largest / 63, "q4_k", first, REACH)
-    dmin = half(lowest / 63, "q4_k", first, REACH)
+    d = half(quotient(largest, 63.0), "q4_k", first, REACH)
+    dmin = half(quotient(lowest, 63.0), "q4_k", first, REACH)
     step, offset = (d.float()[:, None] * scales).view(-1), (dmin.float()[:, None] * minima).view(-1)
     quants = torch.add(x, offset).div_(step).round_().clamp_(0, TOP)
     stuck = step == 0
@@ -215,18 +215,15 @@ def dequantize_rows(rows: Tensor, weights: Tensor) -> None:
     """Write super-blocks [n, 144], aligned to 8 bytes, into weights, float32 [n, 256]."""
     scales, minima = _scales(rows)
     steps, offsets = _half(rows[:, 0:2])[:, None] * scales.float(), _half(rows[:, 2:4])[:, None] * minima.float()
-    words = rows.view(torch.int64)[:, 2:].unflatten(1, (4, 4))
-    size = 1024 if rows.device.type == "cpu" else len(rows)
-    pairs, nibbles = (
-        weights.new_empty(size, 4, 2, 32),
-        torch.empty_like(words[:size], memory_format=torch.contiguous_format),
-    )
+    steps.view(-1, 4, 2)[:, :, 1] /= 16  # high nibbles stay where they are, 16 times as large
+    steps, offsets, words = steps[..., None], offsets[..., None], rows.view(torch.int64)[:, 2:]
+    size = min(len(rows), 1024) if rows.device.type == "cpu" else len(rows)
+    nibbles, values = words.new_empty(size, 16), weights.new_empty(size, 8, 32)
     for start in range(0, len(rows), size):
-        some = words[start : start + size]
-        here, low = pairs[: len(some)], nibbles[: len(some)]
-        here[:, :, 0] = torch.bitwise_and(some, LOW_NIBBLES, out=low).view(torch.uint8)
-        here[:, :, 1] = torch.bitwise_right_shift(some, 4, out=low).bitwise_and_(LOW_NIBBLES).view(torch.uint8)
-        blocks, part = here.view(-1, 8, 32), slice(start, start + len(some))
+        part = slice(start, min(start + size, len(rows)))
+        some, here = nibbles[: part.stop - start], values[: part.stop - start]
+        pairs = here.view(-1, 4, 2, 32)
+        for at, mask in enumerate((LOW_NIBBLES, ~LOW_NIBBLES)):
+            pairs[:, :, at] = torch.bitwise_and(words[part], mask, out=some).view(torch.uint8).view(-1, 4, 32)
         # d * scale * q is exact in float32 (21 bits), so the one rounding is that of the difference, here as in gguf
-        blocks.mul_(steps[part, :, None])
-        torch.sub(blocks, offsets[part, :, None], out=weights[part].view(-1, 8, 32))
+        torch.sub(here.mul_(steps[part]), offsets[part], out=weights[part].view(-1, 8, 32))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sovereign.quantization.arithmetic import byte_rows, finite_quotient, float32_rows, half, in_chunks
+from sovereign.quantization.arithmetic import byte_rows, finite_quotient, float32_rows, half, in_chunks, quotient
 
 WEIGHTS, BYTES = 32, 34
 
@@ -31,7 +31,7 @@ def quantize(weights: Tensor) -> Tensor:
 
     def work(part: slice) -> None:
         x = flat[part]
-        step = x.abs().amax(1) / 127
+        step = quotient(x.abs().amax(1), 127.0)
         scaled = x * finite_quotient(1.0, step)[:, None]
         # floor(|x| + 1/2) would round a value just below a half upwards
         whole = scaled.trunc()
@@ -50,7 +50,7 @@ def quantize_activations(x: Tensor) -> Blocks:
     flat = float32_rows(x, WEIGHTS, "q8_0")
     largest = flat.abs().amax(1)
     quants = flat.mul(finite_quotient(127.0, largest)[:, None]).round_().to(torch.int8)
-    d = half(largest / 127, "q8_0", 0, "activations up to 8.3e6 can be held")
+    d = half(quotient(largest, 127.0), "q8_0", 0, "activations up to 8.3e6 can be held")
     lead = (*x.shape[:-1], x.shape[-1] // WEIGHTS)
     return Blocks(d.view(lead), quants.view(*lead, WEIGHTS))
 
