@@ -27,7 +27,7 @@ from sovereign.shipping.export import Unexportable, Unfaithful, export_folder, e
 from sovereign.shipping.gguf_file import read_gguf
 from sovereign.shipping.gguf_model import file_name, our_name, read_gguf_model, row_order, unpacked
 from sovereign.shipping.huggingface import read_folder, read_safetensors
-from sovereign.shipping.weights import Weights, expected, plain
+from sovereign.shipping.weights import Weights, expected, plain, require_fit
 
 ABOUT = {"general.name": "small", "general.license": "Apache-2.0"}
 SMALL = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=32)
@@ -73,6 +73,15 @@ def test_the_gguf_package_reads_the_same_tensors(tmp_path: Path) -> None:
         ours = weights.tensor(name)
         assert torch.equal(theirs[file_name(name)], ours if rows is None else ours[rows]), name
     assert reader.fields["general.license"].contents() == "Apache-2.0"
+
+
+@pytest.mark.parametrize("other", [{"window": 8}, {"sinks": True}, {"experts": {"count": 2, "active": 1}}])
+def test_a_decoder_that_is_no_llama_is_refused(other: dict[str, Any]) -> None:
+    """A window, sinks or experts would be lost without a word where the file is loaded: it is never written or read."""
+    shape = Shape.model_validate({**SMALL.model_dump(), **other})
+
+    with pytest.raises(Malformed, match=f"a decoder with {next(iter(other))} is no Llama"):
+        require_fit({}, shape, 320, "a run")
 
 
 def test_names_map_both_ways() -> None:

@@ -37,6 +37,7 @@ from sovereign.evidence.journal import Journal
 from sovereign.evidence.rows import EvaluationRow, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
 from sovereign.gate.profile import Exit
+from sovereign.parity.ship import ship
 from sovereign.plan import Plan, Refused, Told
 from sovereign.probing import Asked, observe, write_samples
 from sovereign.spec.criterion import Spec
@@ -452,11 +453,30 @@ class _Execution:
         self.journal.log(
             "cost", part="best matrix product", seconds=peak.seconds, peak_bytes=self._peak(), flops=peak.flops
         )
+        if self.plan.contract.shipping and self.ranks.first:
+            with self._cost(self.journal, "shipping"):
+                self._ship()
         for exposure in Consumption.after(self.plan.stream, self.done).by_document():
             self.journal.log("exposure", **asdict(exposure))
 
     def _asked(self, step: int) -> Asked:
         return Asked(self.model, self.plan, step, self.held_out)
+
+    def _ship(self) -> None:
+        """Export the best checkpoint, and log what the export computes beside it."""
+        corpus, settings = self.plan.corpus, self.plan.contract.shipping
+        step = self.best[1] if self.best else self.done
+        file = self.keep / "checkpoints" / f"step-{step:06d}" / "model.safetensors"
+        assert settings is not None
+        ship(
+            file, self.plan.contract.model, corpus.tokenizer_path, [text for _, text in corpus.texts("validation")], settings,
+            self._shipped, f"{self.intent.contract}/{self.intent.run}", self.journal.log, self.told, self.done,
+        )  # fmt: skip
+
+    @property
+    def _shipped(self) -> Path:
+        settings = self.plan.contract.shipping
+        return self.keep / "export" / f"{self.intent.contract}-{settings.quantize if settings else ''}.gguf"
 
     def _replay(self) -> None:
         path = self.keep / "checkpoints" / f"step-{self._replayed_from:06d}"
@@ -483,6 +503,9 @@ class _Execution:
                 yield Artifact(name=name, digest=digest_file(file), bytes=file.stat().st_size)
             else:
                 shutil.rmtree(path)  # it was kept for the replay alone
+        if self._shipped.is_file():
+            shipped = f"export: {self._shipped.relative_to(self.root).as_posix()}"
+            yield Artifact(name=shipped, digest=digest_file(self._shipped), bytes=self._shipped.stat().st_size)
         tokenizer = self.plan.corpus.tokenizer_path
         yield Artifact(
             name=f"tokenizer: {tokenizer.relative_to(self.root).as_posix()}", digest=digest_file(tokenizer), bytes=tokenizer.stat().st_size

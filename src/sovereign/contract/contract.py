@@ -14,6 +14,7 @@ from sovereign.canonical import Document, Malformed, Problem, Record, digest, pa
 from sovereign.contract.data import Data, Tokenizer
 from sovereign.contract.foresight import Forecast, Hypothesis
 from sovereign.contract.model import Decoder
+from sovereign.contract.shipping import Shipping
 from sovereign.contract.training import Evaluation, Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -34,6 +35,7 @@ class Contract(Record):
     model: Decoder
     training: Training
     evaluation: Evaluation
+    shipping: Shipping | None = None
     forecasts: tuple[Forecast, ...] = Field(default=(), description="scored when their step arrives")
     hypotheses: tuple[Hypothesis, ...] = Field(default=(), description="decided by runs, and by nothing else")
 
@@ -56,7 +58,8 @@ class Contract(Record):
     def subject(self) -> str:
         """What the run makes, as a digest: every section but the claims and the prose around them."""
         mine = self.meaning()
-        return digest({key: mine[key] for key in ("data", "tokenizer", "model", "training", "evaluation")})
+        sections = ("data", "tokenizer", "model", "training", "evaluation", "shipping")
+        return digest({key: mine[key] for key in sections if key in mine})
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Contract:

@@ -87,7 +87,10 @@ def perplexity_ratio(comparison: str, observed: Observed) -> Interval:
 
 def over_noise(observed: Observed) -> Interval:
     """Return the distance that quantized weights make over that of random errors of the size they should have."""
-    noise = {row.document: sum(row.relative_l2) for row in _rows(observed, "noise")}
+    draws: dict[str, list[float]] = {}
+    for row in _rows(observed, "noise"):
+        draws.setdefault(row.document, []).append(sum(row.relative_l2))
+    noise = {name: sum(found) / len(found) for name, found in draws.items()}
     rows = [row for row in _rows(observed, "weights") if row.document in noise]
     if len(rows) < 2 or not all(noise[row.document] > 0 for row in rows):
         raise Unmeasurable("fewer than two prompts have both a noise floor and the weights' distance")

@@ -37,6 +37,7 @@ Log = Callable[..., None]  # kind, **values of a row
 Told = Callable[[str, int, int], None]
 Watch = Callable[[Place, Tensor], None]
 LOCATED_PROMPTS = 4
+NOISE_PROMPTS, NOISE_DRAWS = 16, 3  # one draw of errors is too few to be a floor: it falls on few directions
 NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
 
 
@@ -59,7 +60,9 @@ def check(
     _require_prompts(reference, prompts)
     exact, single = forward(reference), forward(reference, dtype=torch.float32)
     theirs, like = forward(candidate), forward(candidate, engine_like=True)
-    noisy = _with_noise(reference, single, candidate.kinds)
+    noisy = [
+        one for one in (_with_noise(reference, single, candidate.kinds, draw) for draw in range(NOISE_DRAWS)) if one
+    ]
     model = candidate.decoder() if engine is None else None
     observe = None if engine is None else of_llamacpp(engine, candidate.shape)
     stepped = [] if engine is None else [torch.from_numpy(engine.stepwise([ids])[0]) for ids in prompts]
@@ -81,8 +84,8 @@ def check(
 
         wanted = exact.run(ids)
         say("golden", wanted, single.run(ids).double())
-        if noisy is not None:
-            say("noise", wanted, noisy.run(ids).double())
+        for one in noisy if number < NOISE_PROMPTS else ():
+            say("noise", wanted, one.run(ids).double())
         say("weights", wanted, theirs.run(ids))
         if observe is None:
             assert model is not None
@@ -179,9 +182,9 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str]) -> Forward | None:
+def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str], seed: int) -> Forward | None:
     """Return the reference with random errors of the variance that each tensor's own blocks predict; None for plain floats."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     changed = {}
     for name, kind in kinds.items():
         if kind not in NOISY or name not in reference.stored:

@@ -125,7 +125,7 @@ def compared(reference: Logits, candidate: Logits) -> Measured:
     wanted = torch.tensor([targets[row] for row in rows], dtype=torch.int64)
     return Measured(
         relative_l2=difference.norm(dim=-1) / one.norm(dim=-1),
-        cosine=torch.cosine_similarity(one, two, dim=-1),
+        cosine=((one * two).sum(-1) / (one.norm(dim=-1) * two.norm(dim=-1))).clamp(-1, 1),
         max_difference=difference.abs().amax(-1),
         # rounding makes a vanishing divergence negative by a few 1e-17
         kl=(first.exp() * (first - second)).sum(-1).clamp(min=0),

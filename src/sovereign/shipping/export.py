@@ -16,7 +16,7 @@ from sovereign.canonical import digest_file, sync_directory
 from sovereign.shipping.gguf_model import read_gguf_model, write_gguf
 from sovereign.shipping.huggingface import read_folder, write_folder
 from sovereign.shipping.packing import pack, recipe
-from sovereign.shipping.weights import Weights
+from sovereign.shipping.weights import Weights, as_llama
 
 FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32, "f16": LlamaFileType.MOSTLY_F16, "q8_0": LlamaFileType.MOSTLY_Q8_0,
@@ -113,7 +113,7 @@ def _require_same(given: Weights, again: Weights, kinds: Mapping[str, str]) -> N
         faults.append(
             f"{wrong[0]} is {again.kinds.get(wrong[0])}, not {kinds[wrong[0]]}, as are {len(wrong) - 1} others"
         )
-    if again.shape != given.shape or again.vocabulary != given.vocabulary:
+    if again.shape != as_llama(given.shape) or again.vocabulary != given.vocabulary:
         faults.append(f"its shape is {again.shape}, not {given.shape}")
     if again.specials != given.specials:
         faults.append(f"its special tokens are {again.specials}, not {given.specials}")

@@ -11,7 +11,7 @@ from sovereign.evidence.folder import RunFolder, read_folder
 from sovereign.shipping.gguf_model import read_gguf_model
 from sovereign.shipping.huggingface import read_folder as read_huggingface
 from sovereign.shipping.huggingface import read_safetensors
-from sovereign.shipping.weights import Specials, Weights, require_fit
+from sovereign.shipping.weights import Specials, Weights, as_llama, require_fit
 from sovereign.training.checkpoint import checkpoints, step_of
 
 
@@ -76,7 +76,7 @@ def read_run(found: Found) -> Weights:
     vocabulary = tokenizer.get_vocab_size()
     require_fit(stored, shape, vocabulary, str(found.checkpoint / "model.safetensors"))
     end = tokens.end_of_text(tokenizer)
-    return Weights(found.name, shape, vocabulary, stored, Specials(end, end, add_begin=True), tokenizer)
+    return Weights(found.name, as_llama(shape), vocabulary, stored, Specials(end, end, add_begin=True), tokenizer)
 
 
 def _artifact(folder: RunFolder, checkpoint: Path, root: Path) -> str:

@@ -74,9 +74,25 @@ class Weights:
     def decoder(self, dtype: torch.dtype = torch.float32) -> Decoder:
         """Return the decoder with these weights, dequantized, in evaluation mode."""
         with torch.random.fork_rng(devices=[]):
-            model = Decoder(self.shape, self.vocabulary)
+            model = Decoder(self.shape, self.vocabulary, self.specials.begin)
         model.load_state_dict({name: self.tensor(name) for name in self.stored}, strict=not self.shape.tied_embeddings)
         return model.to(dtype).eval()
+
+
+def as_llama(shape: Shape) -> Shape:
+    """Return the shape as files of the Llama family say it; raises ValueError for a decoder that is none.
+
+    Attention that ends with its document is Llama's on one document, which is what a model is given.
+    """
+    further = shape.window is not None and shape.window < shape.context
+    others = [
+        name for name, there in {"window": further, "sinks": shape.sinks, "experts": shape.experts}.items() if there
+    ]
+    if others:
+        raise ValueError(
+            f"a decoder with {', '.join(others)} is no Llama, and would compute something else where it is loaded as one"
+        )
+    return shape.model_copy(update={"window": None, "within_documents": False})
 
 
 def expected(shape: Shape, vocabulary: int) -> dict[str, tuple[int, ...]]:
@@ -104,7 +120,10 @@ def expected(shape: Shape, vocabulary: int) -> dict[str, tuple[int, ...]]:
 
 def require_fit(stored: Mapping[str, Stored], shape: Shape, vocabulary: int, origin: str) -> None:
     """Raise Malformed naming every tensor that is missing, unknown, or of another shape than the decoder's."""
-    wanted = expected(shape, vocabulary)
+    try:
+        wanted = expected(as_llama(shape), vocabulary)
+    except ValueError as reason:
+        raise Malformed([Problem(origin, str(reason))]) from None
     problems = [Problem(origin, f"tensor {name} is missing") for name in wanted if name not in stored]
     problems += [Problem(origin, f"tensor {name} is not part of this decoder") for name in stored if name not in wanted]
     problems += [
