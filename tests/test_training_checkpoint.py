@@ -1,13 +1,12 @@
 """Checkpoints: whole or not there, strict when loaded, and continued from bit for bit."""
 
+import multiprocessing
 import os
 import random
 import resource
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -262,9 +261,9 @@ def test_the_digest_sees_names_shapes_dtypes_and_bytes():
 # ── a real process, really killed ────────────────────────────────────────────────────────────────
 
 
-def train_in_process(folder, steps=1500):
-    """What the killed process runs: go on from the newest whole checkpoint, or start."""
-    folder = Path(folder)
+def train_in_process(folder, said, steps=400):
+    """What the killed process runs: go on from the newest whole checkpoint, or start; say which weights it ended with."""
+    torch.set_num_threads(1)
     model, optimizer = fresh()
     whole = checkpoints(folder)
     done = load(whole[-1], model, optimizer)["step"] if whole else 0
@@ -284,41 +283,49 @@ def train_in_process(folder, steps=1500):
         checkpoint=lambda step: save(folder, step, model, optimizer, {}, keep=2),
         done=done,
     )
-    print(weights_digest(model), flush=True)
+    said.write_text(weights_digest(model))
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
     """SIGKILL at 25 random moments, every other in a checkpoint's write: the last weights are the undisturbed run's."""
 
-    def start(folder):
-        call = f"from test_training_checkpoint import train_in_process as go; go({str(folder)!r})"
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); {call}"
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    # forked from a process that has imported torch and done nothing with it: 27 imports would take minutes
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
 
-    undisturbed, _ = start(tmp_path / "straight").communicate()
+    def start(folder):
+        process = processes.Process(target=train_in_process, args=(folder, said))
+        process.start()
+        return process
+
+    said = tmp_path / "said"
+    start(tmp_path / "straight").join()
+    undisturbed = said.read_text()
+    said.unlink()
     draw, kills, writing = random.Random(5), 0, 0
     while kills < 25:
         process = start(tmp_path / "killed")
         known = newest(tmp_path / "killed")
-        while process.poll() is None and newest(tmp_path / "killed") == known:  # until it trains again
+        while process.is_alive() and newest(tmp_path / "killed") == known:  # until it trains again
             time.sleep(0.0005)
         if kills % 2:  # at a moment of its own
             time.sleep(draw.uniform(0, 0.02))
         else:  # within a checkpoint's write
-            while process.poll() is None and not list((tmp_path / "killed").glob(".*.partial")):
-                pass
+            while process.is_alive() and not list((tmp_path / "killed").glob(".*.partial")):
+                time.sleep(0.0001)
             time.sleep(draw.uniform(0, 0.002))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL  # it had not come to its end
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it had not come to its end
         kills += 1
         writing += bool(list((tmp_path / "killed").glob(".*")))
-    resumed, _ = start(tmp_path / "killed").communicate()
+    assert not said.exists()
+    start(tmp_path / "killed").join()
 
     assert writing >= 3  # left half written, or half removed
     assert undisturbed.startswith("sha256:")
-    assert resumed == undisturbed
+    assert said.read_text() == undisturbed
 
 
 def newest(folder):
