@@ -287,10 +287,11 @@ def train_in_process(folder, said, steps=400):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path):
+def test_killed_at_any_moment_it_resumes_to_the_same_bits(tmp_path, monkeypatch):
     """SIGKILL at 25 random moments, every other in a checkpoint's write: the last weights are the undisturbed run's."""
 
     # forked from a process that has imported torch and done nothing with it: 27 imports would take minutes
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
 
