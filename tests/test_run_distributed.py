@@ -19,7 +19,7 @@ def repository(root: Path, contract: str = FULL_CONTRACT) -> Path:
     for name, content in {"spec/toy.yaml": FULL_SPEC, "contracts/toy.yaml": contract}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
-    (root / "data").mkdir()
+    (root / "data").mkdir(parents=True)
     for number in range(60):
         (root / f"data/{number:03d}.py").write_text(text(number))
     return root

@@ -1,5 +1,6 @@
 """The loop: what it does, what it logs, and what it refuses to go on from."""
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -9,11 +10,14 @@ import torch
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.training import Adamw, Schedule, Training
+from sovereign.corpus.stream import Exhausted
 from sovereign.model.decoder import build
 from sovereign.training.checkpoint import weights_digest
-from sovereign.training.guards import Guards, Stopped
+from sovereign.training.guards import Guards, Stopped, starts_as
 from sovereign.training.loop import train
+from sovereign.training.movement import Before
 from sovereign.training.optimizer import optimizer_for
+from sovereign.training.probes import overfit_one_batch
 
 SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=16)
 VOCABULARY = 61
@@ -339,3 +343,237 @@ def test_steps_slowed_by_threads_that_wait_do_not_stop_the_run():
         guards.pace(step, wall=2.2465 if step < 48 else 0.3134, work=2.2 if step < 48 else 0.31)
 
     assert guards.least_work == 0.31
+
+
+def test_a_tiny_step_is_not_judged_by_the_clock():
+    """Steps of milliseconds vary tenfold for no reason; a placeholder among them is found by its losses."""
+    guards = Guards()
+    for step in range(1, 60):
+        guards.pace(step, wall=0.01 if step < 50 else 0.0005, work=0.01 if step < 50 else 0.0005)
+
+    assert guards.least_work == 0.0005
+
+
+def test_an_exhausted_stream_stops_the_run():
+    """CASE-15: a stream that has no more ends the run at that step, by name; no loss is made up."""
+
+    class Ended(CountingStream):
+        def batch(self, step, rank=0, world=1):
+            if step > 3:
+                raise Exhausted("4 steps x 8 sequences = 32 windows, but the train side holds 24")
+            return super().batch(step)
+
+    assert stopped(stream=Ended()) == ("exhausted", 4)
+
+
+# ── weights that may wait for a gradient ─────────────────────────────────────────────────────────
+
+
+class Adapter(torch.nn.Module):
+    """A low-rank addition to a matrix: B is zero at first, and A then has no slope (Hu et al. 2021)."""
+
+    def __init__(self, linear, rank=2, cut=False):
+        super().__init__()
+        self.linear, self.cut = linear, cut
+        self.a = torch.nn.Parameter(torch.randn(rank, linear.in_features, generator=torch.Generator().manual_seed(0)))
+        self.b = torch.nn.Parameter(torch.zeros(linear.out_features, rank))
+
+    def forward(self, x):
+        inner = x @ self.a.T
+        return self.linear(x) + (inner.detach() if self.cut else inner) @ self.b.T
+
+
+def adapted(cut):
+    model = build(SHAPE, VOCABULARY, seed=0).requires_grad_(False)
+    for layer in model.model.layers:
+        layer.mlp.up_proj = Adapter(layer.mlp.up_proj, cut=cut)
+    return model
+
+
+def test_fresh_adapters_train():
+    """The factor beside a zero one has no gradient at first, and the run goes on; both factors move."""
+    model = adapted(cut=False)
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    _, steps, _ = run(settings(12), model=model)
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, start[name])}
+
+    assert len(steps) == 12
+    assert moved == {f"model.layers.{at}.mlp.up_proj.{factor}" for at in (0, 1) for factor in "ab"}
+
+
+def test_an_adapter_that_is_cut_off_stops_the_run():
+    """Planted: a factor that no gradient ever reaches is excused while it may be, and then named."""
+    with pytest.raises(Stopped, match=r"no gradient reaches model.layers.0.mlp.up_proj.a") as stop:
+        run(settings(40), model=adapted(cut=True))
+
+    assert (stop.value.name, stop.value.step) == ("detached", 11)
+
+
+def test_a_factor_that_stays_without_slope_stops_the_run():
+    """Planted: a gradient that is zero for good is not excused for ever."""
+    model = adapted(cut=False)
+    model.model.layers[0].mlp.up_proj.a.register_hook(torch.zeros_like)
+
+    assert stopped(model=model) == ("detached", 11)
+
+
+# ── accumulation, recomputation, movement ────────────────────────────────────────────────────────
+
+
+def gradients_of(training, model=None):
+    """Return loss and unclipped gradients of one step with uneven target counts."""
+    model = model or build(SHAPE, VOCABULARY, seed=0)
+    optimizer, seen = optimizer_for(model, training.optimizer), {}
+    optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: weight.grad.clone() for name, weight in model.named_parameters()})
+    )
+    _, steps, _ = run(training, model=model, optimizer=optimizer, stream=CountingStream(sequences=32), ignore=7)
+    return steps[0], seen
+
+
+def test_one_batch_of_32_is_32_of_one():
+    """Loss and every gradient agree to 1e-5 of the largest, though windows hold different numbers of targets."""
+    whole, expected = gradients_of(settings(1, sequences=32, clip=1e9))
+    split, found = gradients_of(settings(1, sequences=32, clip=1e9, micro_batch=1))
+
+    assert whole["tokens"] == split["tokens"] < 32 * 16
+    assert split["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5 * expected[name].abs().max().item())
+
+
+def test_a_mean_of_means_would_show():
+    """CASE-19, planted: averaging each window's mean gives another loss, so the test above can fail."""
+    model, ids = build(SHAPE, VOCABULARY, seed=0), torch.from_numpy(CountingStream(sequences=32).batch(1).ids)
+    targets = ids[:, 1:].masked_fill(ids[:, 1:] == 7, -100)
+    sums = torch.stack([model.loss(ids[at : at + 1, :-1], targets[at : at + 1]) for at in range(32)]).detach()
+    counts = (targets != -100).sum(1)
+
+    assert (sums / counts).mean().item() != pytest.approx((sums.sum() / counts.sum()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_layers_train_to_the_same_bits(precision):
+    """Activation checkpointing changes memory, and neither names nor bits."""
+    plain, rows, _ = run(settings(4), precision=precision)
+    again, same, _ = run(settings(4, activation_checkpointing=True), precision=precision)
+
+    assert [row["loss"] for row in same] == [row["loss"] for row in rows]
+    assert weights_digest(again) == weights_digest(plain)
+    assert list(again.state_dict()) == list(plain.state_dict())
+
+
+def test_how_far_an_update_moved_is_measured():
+    """CASE-26: at the asked interval and at the last step a row holds the update's size and the share it changed."""
+    _, steps, _ = run(settings(7, measure_updates_every=3))
+    _, silent, _ = run(settings(3, measure_updates_every=0))
+
+    assert [row["step"] for row in steps if "update_ratio" in row] == [3, 6, 7]
+    assert all(0.001 < row["update_ratio"] < 1 and row["changed"] > 0.99 for row in steps if "changed" in row)
+    assert not any("changed" in row for row in silent)
+
+
+def test_weights_that_cannot_move_show():
+    """CASE-26, planted: bfloat16 weights near 1 at a rate of 1e-6 round every update away, and the row says so."""
+    model = build(SHAPE, VOCABULARY, seed=0).bfloat16()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    before = Before(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.sub_(1e-6)
+    stuck = before.movement()
+
+    assert (stuck.ratio, stuck.changed) == (0.0, 0.0)
+
+
+# ── spikes, stalls, and enough ───────────────────────────────────────────────────────────────────
+
+
+def spiking(at, height):
+    return with_loss(lambda n, loss: loss() * (height if n in at else 1))
+
+
+def test_a_spike_is_remarked_on_and_trained_on():
+    """The first step of a spike is a notice with its bound; every step is made, and a smooth run says nothing."""
+    slowly = settings(40, schedule=Schedule(kind="constant", peak=1e-4))
+    _, steps, remarks = run(slowly, model=spiking((30, 31), 2.0))
+    _, _, silence = run(slowly)
+
+    assert [(row["step"], row["name"]) for row in remarks] == [(30, "loss_spike")]
+    assert float(remarks[0]["got"]) == pytest.approx(steps[29]["loss"], abs=1e-4)
+    assert [row["step"] for row in steps] == list(range(1, 41))
+    assert silence == []
+
+
+def test_a_resumed_run_sees_the_spike_too():
+    """What a spike is measured against is not forgotten: with the losses before, the notice comes again."""
+    _, steps, _ = run(settings(40))
+    model = build(SHAPE, VOCABULARY, seed=0)
+    plain = model.loss
+    model.loss = lambda inputs, targets: plain(inputs, targets) * 9
+    before = [row["loss"] for row in steps]
+    _, _, told = run(settings(42), model=model, done=40, losses=before)
+    _, _, forgetful = run(settings(42), model=model, done=40)
+
+    assert [(row["step"], row["name"]) for row in told] == [(41, "loss_spike")]
+    assert forgetful == []
+
+
+def test_a_stall_barks():
+    """A stream that hangs for longer than `stall_seconds` is a notice while it still hangs; a quick run is silent."""
+
+    class Hanging(CountingStream):
+        def batch(self, step, rank=0, world=1):
+            time.sleep(1.2 if step == 3 else 0)
+            return super().batch(step)
+
+    _, steps, remarks = run(settings(4, stall_seconds=0.5), stream=Hanging())
+
+    assert [(row["step"], row["name"]) for row in remarks if row["name"] == "stalled"] == [(3, "stalled")] * len(
+        remarks
+    )
+    assert 1 <= len(remarks) <= 2
+    assert len(steps) == 4
+    assert threading.active_count() == 1 or "watchdog" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_run_that_has_had_enough_ends_with_a_checkpoint():
+    """`evaluate` returning true ends the run there, after that step's row, with its checkpoint."""
+    kept = []
+    _, steps, _ = run(settings(20), evaluate_every=5, evaluate=lambda step: step >= 10, checkpoint=kept.append)
+
+    assert (len(steps), kept) == (10, [10])
+
+
+@pytest.mark.parametrize(("loss", "sound"), [(3.0, True), (3.029, True), (3.04, False), (float("nan"), False)])
+def test_a_parent_that_was_not_loaded_stops_the_run(loss, sound):
+    """CASE-12: a pretrained model begins within 1 % of its parent's loss, or its weights were not loaded."""
+    if sound:
+        starts_as(3.0, loss)
+    else:
+        with pytest.raises(Stopped, match="weights_not_loaded"):
+            starts_as(3.0, loss)
+
+
+def test_one_batch_is_learnt_by_heart():
+    """The probe trains a model of its own on the first batch; random state stays, and what cannot learn stops the run."""
+    state = torch.get_rng_state()
+    training = settings(5, overfit_one_batch=30)
+    found = overfit_one_batch(
+        lambda: build(SHAPE, VOCABULARY, seed=0), CountingStream(), training, device=CPU, precision="fp32", seed=0
+    )
+
+    assert len(found) == 30
+    assert found[-1][0] < 0.5 * found[0][0]
+    assert torch.equal(state, torch.get_rng_state())
+
+    def backwards():
+        model = build(SHAPE, VOCABULARY, seed=0)
+        for weight in model.parameters():
+            weight.register_hook(torch.neg)
+        return model
+
+    with pytest.raises(Stopped, match="cannot_overfit"):
+        overfit_one_batch(backwards, CountingStream(), training, device=CPU, precision="fp32", seed=0)

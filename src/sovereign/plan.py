@@ -234,6 +234,11 @@ def plan(
             f"early_stopping compares documents, and {min(len(corpus.ids('validation')), contract.evaluation.documents)} "
             f"are too few; {2 * LEAST} are the least"
         )
+    if training.early_stopping and contract.evaluation.every % training.checkpoint_every:
+        refusals.append(
+            f"early_stopping keeps the best evaluation, but evaluations every {contract.evaluation.every} steps do not meet "
+            f"checkpoints every {training.checkpoint_every}"
+        )
     if contract.evaluation.samples.prompts and contract.evaluation.samples.tokens >= contract.model.context:
         refusals.append(
             f"samples of {contract.evaluation.samples.tokens} tokens leave no room for a prompt in a context of "

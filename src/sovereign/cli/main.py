@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Carry out a contract: intent, training, evidence.",
     "plan": "Say what a contract would do here, and whether it may.",
     "corpus": "Build a contract's documents, look at them, compare two.",
+    "submit": "Put a run into a Slurm queue, and back into it when its time is up.",
     "import": "Turn another trainer's log into a run whose numbers are reported.",
     "export": "Write a run's model as a Hugging Face folder or a GGUF file.",
     "diagnose": "Say what a run, or another trainer's log, really shows.",
@@ -87,10 +88,11 @@ def sovereign() -> None:
 
 def main() -> None:
     """Run a command and exit with a documented code, whatever happens."""
-    sys.exit(_exit_of(sys.argv[1:]))
+    sys.exit(exit_of(sys.argv[1:]))
 
 
-def _exit_of(arguments: list[str]) -> int:
+def exit_of(arguments: list[str]) -> int:
+    """Run the command and return its exit code; whatever went wrong has been said."""
     try:
         result = sovereign.main(arguments, prog_name="sovereign", standalone_mode=False)
         sys.stdout.flush()  # here, where a closed pipe is still ours to tell
