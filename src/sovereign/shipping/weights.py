@@ -74,7 +74,7 @@ class Weights:
     def decoder(self, dtype: torch.dtype = torch.float32) -> Decoder:
         """Return the decoder with these weights, dequantized, in evaluation mode."""
         with torch.random.fork_rng(devices=[]):
-            model = Decoder(self.shape, self.vocabulary)
+            model = Decoder(self.shape, self.vocabulary, self.specials.end)
         model.load_state_dict({name: self.tensor(name) for name in self.stored}, strict=not self.shape.tied_embeddings)
         return model.to(dtype).eval()
 
@@ -103,8 +103,16 @@ def expected(shape: Shape, vocabulary: int) -> dict[str, tuple[int, ...]]:
 
 
 def require_fit(stored: Mapping[str, Stored], shape: Shape, vocabulary: int, origin: str) -> None:
-    """Raise Malformed naming every tensor that is missing, unknown, or of another shape than the decoder's."""
+    """Raise Malformed naming every tensor that is missing, unknown, or of another shape than the decoder's.
+
+    A decoder with options of its own is refused by their names: what reads these weights would compute without them.
+    """
     wanted = expected(shape, vocabulary)
+    options = [name for name in ("window", "sinks", "experts") if getattr(shape, name)]
+    if options:
+        raise Malformed(
+            [Problem(origin, f"model.{', model.'.join(options)}: only the plain decoder is exported and compared")]
+        )
     problems = [Problem(origin, f"tensor {name} is missing") for name in wanted if name not in stored]
     problems += [Problem(origin, f"tensor {name} is not part of this decoder") for name in stored if name not in wanted]
     problems += [
