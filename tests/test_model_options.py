@@ -62,6 +62,10 @@ def grown(model, seed=2):
 # ── off by default ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="torch draws other normal numbers from the same seed where it has no AVX2",
+)
 @pytest.mark.parametrize(
     ("shape", "vocabulary", "digest"),
     [
@@ -73,6 +77,25 @@ def grown(model, seed=2):
 def test_the_first_weights_of_a_seed_are_what_they_always_were(shape, vocabulary, digest):
     """An option that is off draws no number: the weights of seed 1 are those from before there were options."""
     assert digest == weights_digest(build(shape, vocabulary, seed=1))
+
+
+def test_the_weights_of_a_seed_are_drawn_in_a_fixed_order():
+    """On any machine: embedding, then q, k, v, o, gate, up, down of each layer, from one generator of that seed."""
+    draw = torch.Generator().manual_seed(7)
+    model = dict(build(TINY, V, seed=7).named_parameters())
+    kv = TINY.kv_heads * TINY.head_dim
+    layer = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (kv, 32), "self_attn.v_proj": (kv, 32), "self_attn.o_proj": (32, 32),
+             "mlp.gate_proj": (64, 32), "mlp.up_proj": (64, 32), "mlp.down_proj": (32, 64)}  # fmt: skip
+    expected = {"model.embed_tokens.weight": torch.empty(V, 32).normal_(0.0, 0.02, generator=draw)}
+    for at in range(2):
+        for name, size in layer.items():
+            narrow = 0.02 / 4**0.5 if name in ("self_attn.o_proj", "mlp.down_proj") else 0.02
+            expected[f"model.layers.{at}.{name}.weight"] = torch.empty(size).normal_(0.0, narrow, generator=draw)
+    gains = {name for name in model if name not in expected}
+
+    assert all(torch.equal(weight, model[name]) for name, weight in expected.items())
+    assert all(name.endswith("norm.weight") and bool((model[name] == 1).all()) for name in gains)
+    assert 5 == len(gains)
 
 
 def plain_loss(model, inputs, targets):
