@@ -16,13 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.model import Experts
-from sovereign.contract.training import Adamw
+from sovereign.contract.training import Adamw, Schedule, Training
 from sovereign.model.decoder import Cache, build, hf_config, rotation_table
 from sovereign.model.decoder import Experts as Mixture
 from sovereign.model.kernels import _with_sinks, attention, linear_cross_entropy
 from sovereign.training.checkpoint import weights, weights_digest
 from sovereign.training.evaluation import evaluate
-from sovereign.training.loop import adamw
+from sovereign.training.memory import training_bytes
+from sovereign.training.optimizer import optimizer_for
+from sovereign.training.recompute import recompute_layers
 
 TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=32)
 MODEL2 = Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256)
@@ -60,6 +62,10 @@ def grown(model, seed=2):
 # ── off by default ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"),
+    reason="torch draws other normal numbers from the same seed where it has no AVX2",
+)
 @pytest.mark.parametrize(
     ("shape", "vocabulary", "digest"),
     [
@@ -71,6 +77,25 @@ def grown(model, seed=2):
 def test_the_first_weights_of_a_seed_are_what_they_always_were(shape, vocabulary, digest):
     """An option that is off draws no number: the weights of seed 1 are those from before there were options."""
     assert digest == weights_digest(build(shape, vocabulary, seed=1))
+
+
+def test_the_weights_of_a_seed_are_drawn_in_a_fixed_order():
+    """On any machine: embedding, then q, k, v, o, gate, up, down of each layer, from one generator of that seed."""
+    draw = torch.Generator().manual_seed(7)
+    model = dict(build(TINY, V, seed=7).named_parameters())
+    kv = TINY.kv_heads * TINY.head_dim
+    layer = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (kv, 32), "self_attn.v_proj": (kv, 32), "self_attn.o_proj": (32, 32),
+             "mlp.gate_proj": (64, 32), "mlp.up_proj": (64, 32), "mlp.down_proj": (32, 64)}  # fmt: skip
+    expected = {"model.embed_tokens.weight": torch.empty(V, 32).normal_(0.0, 0.02, generator=draw)}
+    for at in range(2):
+        for name, size in layer.items():
+            narrow = 0.02 / 4**0.5 if name in ("self_attn.o_proj", "mlp.down_proj") else 0.02
+            expected[f"model.layers.{at}.{name}.weight"] = torch.empty(size).normal_(0.0, narrow, generator=draw)
+    gains = {name for name in model if name not in expected}
+
+    assert all(torch.equal(weight, model[name]) for name, weight in expected.items())
+    assert all(name.endswith("norm.weight") and bool((model[name] == 1).all()) for name in gains)
+    assert 5 == len(gains)
 
 
 def plain_loss(model, inputs, targets):
@@ -107,7 +132,7 @@ def plain_loss(model, inputs, targets):
 def test_a_decoder_without_options_trains_bit_for_bit_as_before():
     """Three updates by the decoder and by its plain form, written out, give equal losses, gradients and weights."""
     mine, plain = build(TINY, V, seed=1), build(TINY, V, seed=1)
-    steps = [adamw(model, Adamw()) for model in (mine, plain)]
+    steps = [optimizer_for(model, Adamw()) for model in (mine, plain)]
     for step in range(3):
         ids = ids_of(4, 33, seed=step, low=0)
         losses = [mine.loss(ids[:, :-1], ids[:, 1:]), plain_loss(plain, ids[:, :-1], ids[:, 1:])]
@@ -458,3 +483,28 @@ def test_sinks_have_nowhere_to_be_exported_to():
     """No architecture of transformers is a Llama with sinks, and nobody is told otherwise."""
     with pytest.raises(ValueError, match="no Llama with attention sinks"):
         hf_config(shaped(sinks=True), V)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_recomputed_layers_have_the_same_gradients(name):
+    """Activation checkpointing runs each layer twice, and with every option changes no gradient."""
+    plain, again = (build(OPTIONS[name], V, seed=0, end_of_text=END) for _ in range(2))
+    recompute_layers(again)
+    ids = ids_of(2, 33)
+    ids[:, 9] = END
+    for model in (plain, again):
+        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+
+    for a, b in zip(plain.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
+def test_memory_is_predicted_for_experts_without_computing():
+    """Shapes alone tell the memory of a training step, where routing would need values."""
+    settings = Training(steps=2, sequences=2, schedule=Schedule(kind="constant", peak=1e-3))
+    found = [
+        training_bytes(lambda name=name: build(OPTIONS[name], V, 0, END), settings, 2, 32, "fp32", "cpu")
+        for name in ("plain", "all")
+    ]
+
+    assert 16 * OPTIONS["plain"].parameters(V) < found[0] < found[1]

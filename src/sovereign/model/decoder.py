@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.model import Experts as Expertise
@@ -117,7 +118,7 @@ class Experts(nn.Module):
         # a token stands once for each of its experts, sorted by expert, and is put back in place afterwards: no two
         # results are ever added in an order that a device could choose, and an expert without tokens has a gradient, 0
         order = chosen.flatten().argsort(stable=True)
-        parts = tokens[order // self.active].split(chosen.flatten().bincount(minlength=count).tolist())
+        parts = tokens[order // self.active].split(tokens_of_each(chosen.flatten(), count))
         done = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         back = done[order.argsort()].view(b * t, self.active, -1)
         mixed = (back * weights.to(back.dtype).unsqueeze(-1)).sum(1)
@@ -304,6 +305,14 @@ def documents(ids: Tensor, end_of_text: int | None) -> Tensor:
     """
     assert end_of_text is not None  # `build` has seen to it
     return (ids == end_of_text).cumsum(1)
+
+
+def tokens_of_each(chosen: Tensor, count: int) -> list[int]:
+    """Return how many of `chosen` [n] are 0, 1, ... up to `count`; evenly many where there are shapes and no values."""
+    if isinstance(chosen, FakeTensor):  # memory is predicted without computing anything
+        share, rest = divmod(len(chosen), count)
+        return [share + (at < rest) for at in range(count)]
+    return chosen.bincount(minlength=count).tolist()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
