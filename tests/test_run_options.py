@@ -63,5 +63,5 @@ def test_what_cannot_be_exported_says_so(folder: Path) -> None:
     found = sovereign(root, "export", f"toy/{folder.name}", "--to", "hf", "--out", "out")
 
     assert found.returncode == 3, found.stderr
-    assert "model.window, model.sinks, model.experts: only the plain decoder is exported and compared" in found.stderr
+    assert "a decoder with window, sinks, experts is no Llama" in found.stderr
     assert not (root / "out").exists()
