@@ -45,7 +45,7 @@ class Scored:
     @property
     def sentence(self) -> str:
         one = self.forecast
-        return f"{one.metric} {one.range} at step {one.step}: {self.outcome}, {self.why}"
+        return f"{one.metric} {one.range} at step {one.step}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Decided:
     def sentence(self) -> str:
         one = self.hypothesis
         holds = {"SUPPORTED": one.claim, "REFUTED": one.otherwise or f"not: {one.claim}"}.get(self.state, one.claim)
-        return f"{one.id}: {self.state}: {holds} ({self.why})"
+        return f"{one.id}: {holds} ({self.why})"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def test_improvement_forecast_of_an_overfitting_run_is_missed() -> None:
     early, due = scored(until(observed, 5), ended=False)[0], scored(observed, ended=True)[0]
 
     assert ("PENDING", "MISSED") == (early.outcome, due.outcome)
-    assert "validation/loss at most 3.45 at step 10: MISSED, it was 3.6" in due.sentence
+    assert "validation/loss at most 3.45 at step 10: it was 3.6" in due.sentence
 
 
 def test_the_same_forecast_of_a_run_that_gains_is_a_hit() -> None:
