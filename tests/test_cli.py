@@ -294,3 +294,20 @@ def terminal(root: Path, *arguments: str) -> str:
     process.wait()
     os.close(ours)
     return printed.decode()
+
+
+def test_a_remembered_gate_loads_no_arithmetic(tmp_path: Path) -> None:
+    """Where runs are remembered, `gates` measures and draws nothing: numpy, scipy, torch and schema readers stay out.
+
+    Caught: the terminal's page importing the renderings, which import comparisons, which import numpy.
+    """
+    write_run(repository(tmp_path), said=rows(loss=3.5))
+    sovereign(tmp_path, "gates")
+    program = (
+        "import sys; sys.argv = ['sovereign', 'gates']\nfrom sovereign.cli.main import _exit_of\n_exit_of(['gates'])\n"
+        "heavy = {'numpy', 'scipy', 'torch', 'jsonschema', 'jsonschema_rs', 'securesystemslib'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    assert found.stderr == "[]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
@@ -15,7 +16,9 @@ from rich.text import Text
 from sovereign.gate.evaluation import CriterionStatus, Evaluation, RunNote
 from sovereign.gate.scoreboard import headline, scoreboard
 from sovereign.report.figures import MARK, bound, interval, number, remarks
-from sovereign.report.judged import Judged
+
+if TYPE_CHECKING:  # a gate that is read in a terminal needs no runs, pictures or forecasts
+    from sovereign.report.judged import Judged
 
 WIDTH = 160  # characters of a line where no terminal says how wide it is
 # what a terminal would obey, and what makes text look like other text
