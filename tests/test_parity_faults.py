@@ -257,12 +257,15 @@ def test_a_sound_export_is_not_accused(model: str, quantize: str, folder: Path) 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SHAPES)
 def test_faults_are_named_in_every_model(model: str, folder: Path, tmp_path: Path) -> None:
-    """Over all models at least 95 % of the planted faults are seen, and the tensor is the right one in 90 % of all."""
+    """In each model every planted fault is seen, and the tensor named first is the right one for 90 % of them."""
     tied = SHAPES[model].tied_embeddings
     fitting = [
         one for one in FAULTS if (ENGINE or not one.engine_only) and not (tied and "output.weight" in str(one.edit))
     ]
     fitting = [one for one in fitting if SHAPES[model].kv_heads > 1 or one.name != "key heads swapped"]
+    fitting = [
+        one for one in fitting if SHAPES[model].layers == 2 or one.quantize != "q4_k_m"
+    ]  # its Q6_K lie elsewhere
     seen, named = 0, 0
     for number, fault in enumerate(fitting):
         out = tmp_path / str(number)

@@ -37,7 +37,7 @@ Log = Callable[..., None]  # kind, **values of a row
 Told = Callable[[str, int, int], None]
 Watch = Callable[[Place, Tensor], None]
 LOCATED_PROMPTS = 4
-NOISE_PROMPTS, NOISE_DRAWS = 16, 3  # one draw of errors is too few to be a floor: it falls on few directions
+NOISE_PROMPTS, NOISE_DRAWS = 16, 2  # one draw of errors is too few to be a floor: it falls on few directions
 NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
 
 
