@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from simulated import Plan, Rows, observed, simulated
 
@@ -99,6 +99,7 @@ def edited(rows: Rows, **edit: Any) -> Rows:
 
 @EXAMPLES
 @given(plans, st.integers(0, 99))
+@example(Plan(documents=120, steps=120, every=20), 0)
 def test_the_order_of_rows_changes_nothing(plan: Plan, seed: int) -> None:
     """Rows may be written in any order. Planted: checkpoints in the order of their rows; the last one is then another."""
     rows = simulated(plan)
@@ -110,6 +111,7 @@ def test_the_order_of_rows_changes_nothing(plan: Plan, seed: int) -> None:
 
 @EXAMPLES
 @given(plans)
+@example(Plan(documents=120, steps=120, every=20))
 def test_the_names_of_documents_change_nothing(plan: Plan) -> None:
     """A document is what it holds. Planted: halves, or resamples, in the order of ids; other names then move the ends."""
     rows = simulated(plan)

@@ -17,8 +17,8 @@ from sovereign.diagnosis.bounds import LEAST
 from sovereign.diagnosis.findings import LADDER, Check, Claim, Confidence, Finding, Result, Verdict, conclude, settle
 from sovereign.diagnosis.reading import Curve, Reading, Rise
 from sovereign.diagnosis.record import of_one_batch
+from sovereign.metrics.degeneration import signs
 from sovereign.metrics.intervals import Floats, Interval, resampled
-from sovereign.metrics.text import collapsed
 
 # losses in nats per token; each is a starting value, checked on small models only
 EQUAL = 1e-5  # losses this close, three in a row, are one number
@@ -828,7 +828,7 @@ def healthy(r: Reading, findings: Iterable[Finding], clean: np.ndarray | None) -
     notes = ["ceiling not checked"] if r.ceiling is None else []
     last = max((row.step for row in r.record.samples if row.sampler == "model"), default=None)
     written = [row.text for row in r.record.samples if row.sampler == "model" and row.step == last]
-    fallen = sum(map(collapsed, written))
+    fallen = sum(signs(text).degenerate for text in written)
     if 2 * fallen > len(written):
         says = f"{fallen} of {len(written)} samples repeat themselves: a loss does not see it"
         checks.append(Check(probe="samples", result="undecided", says=says, value=fallen, n=len(written)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 from sovereign.evidence.folder import Observed
@@ -94,23 +93,3 @@ def function_excess(observed: Observed) -> Interval:
 def newline_rate(observed: Observed) -> Interval:
     """Return the share of working bodies by a sampler of newlines: the control, which must write none."""
     return wilson(*_written(observed, "newline"))
-
-
-RUN, RATIO, REPEATED = 5, 3.2, 0.2  # identical words in a row, bytes per zlib byte, share of 4-grams seen before
-
-
-def collapsed(text: str) -> bool:
-    """Say whether a text repeats itself as no written text does: the loss may be healthy all the same (CASE-25)."""
-    import zlib  # here: a run without samples needs none of it
-
-    words = text.split()
-    if not words:
-        return bool(text)  # nothing but blanks
-    run = longest = 1
-    for one, other in pairwise(words):
-        run = run + 1 if one == other else 1
-        longest = max(longest, run)
-    fours = list(zip(words, words[1:], words[2:], words[3:], strict=False))
-    again = 1 - len(set(fours)) / len(fours) if len(fours) >= 20 else 0.0
-    raw = text.encode()
-    return longest >= RUN or again > REPEATED or len(raw) / len(zlib.compress(raw)) > RATIO
