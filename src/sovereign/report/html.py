@@ -342,6 +342,7 @@ def _run(run: RunNote, view: RunView, first: bool) -> Markup:
             element("p", _remark(run), class_="remark") if _remark(run) else None,
             _curves(view),
             _positions(view),
+            _diagnosis(view),
             _notices(view),
             _samples(view.samples),
             _costs(view),
@@ -413,6 +414,41 @@ def _gap(view: RunView) -> Markup | None:
         return None
     said = "Gap: validation minus train probe in nats per token, both in evaluation mode, with its 95 % band"
     return joined(element("p", said, class_="legend"), gap(view, 860, 200))
+
+
+def _diagnosis(view: RunView) -> Markup | None:
+    """Return what the run shows, claim by claim; a run of which nothing is shown or ruled out has no table."""
+    found = view.diagnosis
+    settled = [] if found is None else [one for one in found.findings if not one.open]
+    if found is None or not settled:
+        return None
+    rows = [
+        element(
+            "tr",
+            element("th", one.claim, scope="row"),
+            element("td", "shown" if one.supported else "ruled out"),
+            element("td", one.confidence),
+            element("td", short(one.because, MOST)),
+            element("td", one.overturned_by),
+        )
+        for one in settled
+    ]
+    open_ = [
+        one.claim + (", leaning towards it" if one.leaning == "SUPPORTED" else "") for one in found.findings if one.open
+    ]
+    return joined(
+        element("h3", f"Diagnosis: {found.headline}"),
+        _table(
+            "What the run shows, and what it does not",
+            [
+                element("th", name, scope="col")
+                for name in ("claim", "verdict", "confidence", "because", "would overturn it")
+            ],
+            rows,
+        ),
+        element("p", f"Open: {'; '.join(open_)}.") if open_ else None,
+        element("p", f"Cheapest next: {found.missing[0].do} ({found.missing[0].cost}).") if found.missing else None,
+    )
 
 
 def _notices(view: RunView) -> Markup | None:

@@ -21,6 +21,7 @@ from sovereign.evidence.rows import (
 )
 
 if TYPE_CHECKING:
+    from sovereign.diagnosis.procedure import Diagnosis
     from sovereign.metrics.intervals import Interval
 
 Evaluations = dict[int, dict[str, tuple[float, int]]]  # step -> document -> nats, target tokens
@@ -67,6 +68,7 @@ class RunView:
     samples: tuple[SamplePair, ...] = ()
     costs: tuple[CostRow, ...] = ()
     notices: tuple[NoticeRow, ...] = ()
+    diagnosis: Diagnosis | None = None
 
 
 def run_views(evidence: Path, runs: Iterable[str], most: int) -> tuple[RunView, ...]:
@@ -84,7 +86,9 @@ def run_view(folder: RunFolder) -> RunView:
     planned = folder.intent.planned
     told = observed.of(ReportedRow)
     known = () if planned.vocabulary is None else (("ln V", math.log(planned.vocabulary)),)
-    from sovereign.metrics.loss import by_step, tied_best  # here, as in _interval
+    from sovereign.diagnosis.procedure import diagnose  # here, as in _interval
+    from sovereign.diagnosis.record import from_run
+    from sovereign.metrics.loss import by_step, tied_best
 
     evaluations = by_step(observed, "validation")
     return RunView(
@@ -107,6 +111,7 @@ def run_view(folder: RunFolder) -> RunView:
         samples=_samples(observed.of(SampleRow)),
         costs=observed.of(CostRow),
         notices=observed.of(NoticeRow),
+        diagnosis=diagnose(from_run(observed, name)),
     )
 
 
