@@ -189,7 +189,7 @@ def test_a_layer_fed_alike_agrees_with_llama_cpp_where_nothing_ties(quantize: st
     assert np.median(free) <= 6e-7
     if quantize.startswith("q4"):
         assert any(row.ties for row in layers)  # type: ignore[attr-defined]
-        assert np.mean(np.array(free) <= 1e-6) > 0.998
+        assert np.max(free) <= 1.5e-6
         assert measured(rows, "parity/untied_share").value > 0.5
     assert measured(rows, "parity/decode_top1").low > 0.97
     assert measured(rows, "parity/foreign_blocks").value == 0
