@@ -84,10 +84,11 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
     for one in wanted:
         plants.setdefault(recipes.bad[one.id], []).append((one, "bad"))
     with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
-        shutil.copytree(root / "spec", Path(place) / "spec")
         for number, (plant, uses) in enumerate(plants.items()):
             told(f"training {_named(plant)}, for {', '.join(one.id for one, _ in uses)}", number, len(plants))
-            folder = _trained(Path(place), recipes.contract, located, plant)
+            alone = Path(place) / str(number)  # a corpus that was built before would hide a fault in building it
+            shutil.copytree(root / "spec", alone / "spec")
+            folder = _trained(alone, recipes.contract, located, plant)
             written += [_kept(root, folder, located, criterion, side) for criterion, side in uses]
     return written
 
