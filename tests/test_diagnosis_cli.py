@@ -180,7 +180,7 @@ DEMANDING = SPEC.replace(
 )
 def test_a_spec_may_demand_a_claim(tmp_path: Path, changes: dict[str, object], statuses: dict[str, str]) -> None:
     """`diagnosis/CONTAMINATED == REFUTED` is a criterion: a planted leak turns it red, and its clean twin green."""
-    plan = Plan(steps=10, every=5, documents=280, speed=4.0, **changes)  # type: ignore[arg-type]
+    plan = Plan(steps=10, every=5, documents=400, speed=4.0, **changes)  # type: ignore[arg-type]
     contract = CONTRACT.replace("[TOY-001, TOY-002]", "[TOY-003, TOY-004, TOY-005]")
     root = repository(tmp_path, DEMANDING, contract)
     planned = observed({}, plan).intent.planned
