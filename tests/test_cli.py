@@ -304,7 +304,7 @@ def test_a_remembered_gate_loads_no_arithmetic(tmp_path: Path) -> None:
     write_run(repository(tmp_path), said=rows(loss=3.5))
     sovereign(tmp_path, "gates")
     program = (
-        "import sys; sys.argv = ['sovereign', 'gates']\nfrom sovereign.cli.main import _exit_of\n_exit_of(['gates'])\n"
+        "import sys; sys.argv = ['sovereign', 'gates']\nfrom sovereign.cli.main import exit_of\nexit_of(['gates'])\n"
         "heavy = {'numpy', 'scipy', 'torch', 'jsonschema', 'jsonschema_rs', 'securesystemslib'}\n"
         "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
     )
