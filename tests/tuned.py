@@ -33,7 +33,9 @@ spec: spec/toy.yaml
 claims: []
 seeds: [1, 2]
 """
-BASE = HEAD.format(name="toy") + """\
+BASE = (
+    HEAD.format(name="toy")
+    + """\
 data:
   source: {kind: folder, path: data, include: ["*.txt"]}
   near_duplicates: {jaccard: 0.95, shingle: 5, permutations: 64}
@@ -51,7 +53,10 @@ training:
   checkpoint_every: 30
 evaluation: {every: 30, documents: 20, tokens: 64, samples: {prompts: 0, tokens: 4}, replay: 0}
 """
-TUNED = HEAD + """\
+)
+TUNED = (
+    HEAD
+    + """\
 data:
   source: {source}
   near_duplicates: {{jaccard: 0.95, shingle: 5, permutations: 64}}
@@ -68,31 +73,49 @@ training:
   checkpoint_every: 10
 evaluation: {{every: 10, documents: 20, tokens: 64{samples}, replay: 2}}
 """
+)
 TEXT = '{kind: folder, path: data, include: ["*.txt"]}'
 PAIRS = "{kind: pairs, path: pairs.jsonl}"
 LABELS = "{kind: labelled, path: labels.tsv}"
 LORA = "{rank: 4, alpha: 8, dropout: 0.1, targets: [q_proj, v_proj, up_proj]}"
 METHODS = {
     "full": "{kind: full, base: {run: toy}, context: 48}",
-    "lora": f"{{kind: lora, base: {{run: toy}}, context: 48, lora: {LORA}}}",
-    "qlora": f"{{kind: qlora, base: {{run: toy}}, context: 48, lora: {LORA}}}",
+    "lora": f"{{kind: lora, base: {{run: toy}}, context: 48, adapter: {LORA}}}",
+    "qlora": f"{{kind: qlora, base: {{run: toy}}, context: 48, adapter: {LORA}}}",
     "rows": "{kind: embeddings, base: {run: toy}, context: 48, rows: new, new_tokens: {count: 6, least_tokens: 3}}",
-    "labels": f"{{kind: classification, base: {{run: toy}}, context: 48, lora: {LORA}}}",
+    "labels": f"{{kind: classification, base: {{run: toy}}, context: 48, adapter: {LORA}}}",
     "labels-full": "{kind: classification, base: {run: toy}, context: 48}",
 }
-WORDS = ("alpha", "river_bank", "stone_bridge", "window_frame", "garden_gate", "copper_wire", "silent_bell", "paper_boat")
+WORDS = (
+    "alpha",
+    "river_bank",
+    "stone_bridge",
+    "window_frame",
+    "garden_gate",
+    "copper_wire",
+    "silent_bell",
+    "paper_boat",
+)
 
 
 def quiet(part: str, done: int, total: int) -> None:
     """Say nothing."""
 
 
-def tuned(name: str, source: str, method: str, steps: int = 20, split: str = "", peak: str = "3.0e-3", samples: str = "") -> str:
+def tuned(
+    name: str, source: str, method: str, steps: int = 20, split: str = "", peak: str = "3.0e-3", samples: str = ""
+) -> str:
     """Return the text of a contract that tunes the toy."""
     if source == TEXT:
         samples = samples or ", samples: {prompts: 0, tokens: 4}"
     return TUNED.format(
-        name=name, source=source, method=METHODS.get(method, method), steps=steps, split=split, peak=peak, samples=samples
+        name=name,
+        source=source,
+        method=METHODS.get(method, method),
+        steps=steps,
+        split=split,
+        peak=peak,
+        samples=samples,
     )
 
 
@@ -107,11 +130,16 @@ def repository(root: Path) -> Path:
         words = [WORDS[(number * 3 + at * (1 + number % 5)) % len(WORDS)] for at in range(40)]
         (root / f"data/{number:02d}.txt").write_text(f"{number}: " + " ".join(words))
     pairs = [
-        {"prompt": f"say {WORDS[number % 8]} {number}", "answer": f"{WORDS[(number + 1) % 8]} {WORDS[(number + 2) % 8]}"}
+        {
+            "prompt": f"say {WORDS[number % 8]} {number}",
+            "answer": f"{WORDS[(number + 1) % 8]} {WORDS[(number + 2) % 8]}",
+        }
         for number in range(60)
     ]
     (root / "pairs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
-    told = [(f"{WORDS[number % 4]} {WORDS[number % 7]} {number}", ("cold", "warm")[number % 4 < 2]) for number in range(120)]
+    told = [
+        (f"{WORDS[number % 4]} {WORDS[number % 7]} {number}", ("cold", "warm")[number % 4 < 2]) for number in range(120)
+    ]
     (root / "labels.tsv").write_text("sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in told))
     return root
 
@@ -127,9 +155,7 @@ def planned(root: Path, text: str) -> Plan:
 def carried_out(root: Path, text: str, overrides: Sequence[str] = ()) -> execution.Concluded:
     """Return the conclusion of a run of a contract, in this process."""
     spec = validate(Spec, parse_yaml(SPEC.encode(), "spec"))
-    return execution.run(
-        planned(root, text), spec, root, overrides=overrides, told=quiet, progress=lambda *told: None
-    )
+    return execution.run(planned(root, text), spec, root, overrides=overrides, told=quiet, progress=lambda *told: None)
 
 
 def observed(folder: Path) -> Observed:

@@ -68,7 +68,7 @@ def before_step_0(plan: Plan, model: nn.Module, root: Path, told: Told) -> Rows:
         }  # fmt: skip
         starts_as(expected, found)
     yield _attested(0, "trainable_parameters", str(tuning.expected_trainable), str(trainable_parameters(model)))
-    adapter = getattr(tuning.method, "lora", None)
+    adapter = getattr(tuning.method, "adapter", None)
     if adapter is not None:
         live = [module for _, module in adapted(model)]
         ranks = sorted({module.r["default"] for module in live})

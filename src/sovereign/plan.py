@@ -17,7 +17,6 @@ from sovereign.corpus.build import SIDES, Corpus, build
 from sovereign.corpus.examples import ExampleSet, ExampleStream
 from sovereign.corpus.stream import Stream
 from sovereign.corpus.tokens import misfit
-from sovereign.lineage import Missing
 from sovereign.model.adapters import Unattached
 from sovereign.model.decoder import build as build_model
 from sovereign.model.pretrained import Unfit

@@ -79,7 +79,9 @@ class Tuning:
     @property
     def added(self) -> int:
         """Parameters that the method adds to the base's."""
-        full = isinstance(self.method, Full) or (isinstance(self.method, Classification) and self.method.lora is None)
+        full = isinstance(self.method, Full) or (
+            isinstance(self.method, Classification) and self.method.adapter is None
+        )
         if isinstance(self.method, Embeddings):
             return len(self.pieces) * self.hidden * sum(name.endswith((*EMBEDDINGS, *HEADS)) for name in self.shapes)
         return self.labels * self.hidden if full else self.expected_trainable
@@ -125,15 +127,15 @@ class Tuning:
             whole = Classifier(base, self.hidden, self.labels, seed)
             if not tied(base):
                 _without_head(base)
-            if method.lora is not None:
-                adapters.attach(whole, method.lora, seed)
+            if method.adapter is not None:
+                adapters.attach(whole, method.adapter, seed)
                 whole.score.requires_grad_(True)
             return whole
         if isinstance(method, Qlora):
             from sovereign.quantization.nf4 import quantize  # bitsandbytes: seconds, for those who ask for it
 
             quantize(base, adapters.layer_matrices(base), double=method.double_quantization)
-        adapters.attach(base, method.lora, seed)
+        adapters.attach(base, method.adapter, seed)
         return base
 
     @property
@@ -146,10 +148,10 @@ class Tuning:
         if isinstance(method, Embeddings):
             new = len(self.pieces) * self.hidden * len(grown)
             return new + (sum(map(_size, grown.values())) if method.rows == "all" else 0)
-        adapter = adapters.expected_parameters(self.shapes, method.lora) if method.lora else 0
+        adapter = adapters.expected_parameters(self.shapes, method.adapter) if method.adapter else 0
         if isinstance(method, Classification):
             heads = sum(_size(shape) for name, shape in self.shapes.items() if name.endswith(HEADS))
-            return self.labels * self.hidden + (adapter if method.lora else self.parameters - heads)
+            return self.labels * self.hidden + (adapter if method.adapter else self.parameters - heads)
         return adapter
 
 

@@ -140,7 +140,18 @@ def make_bases(promise: Contract, root: Path, device: str) -> int:
         if before:
             return before
         click.echo(f"· the base run is missing: {missing}; it is made first", err=True)
-        command = [sys.executable, "-m", "sovereign", "run", "--contract", str(file), "--device", device, "--root", str(root)]
+        command = [
+            sys.executable,
+            "-m",
+            "sovereign",
+            "run",
+            "--contract",
+            str(file),
+            "--device",
+            device,
+            "--root",
+            str(root),
+        ]
         return subprocess.run(command, check=False).returncode
     return 0
 

@@ -85,7 +85,7 @@ class Lora(Record):
     kind: Literal["lora"]
     base: Base
     context: Context
-    lora: Adapter
+    adapter: Adapter
 
 
 class Qlora(Record):
@@ -94,7 +94,7 @@ class Qlora(Record):
     kind: Literal["qlora"]
     base: Base
     context: Context
-    lora: Adapter
+    adapter: Adapter
     double_quantization: bool = Field(default=True, description="the scales are quantized too")
 
 
@@ -127,13 +127,8 @@ class Classification(Record):
     kind: Literal["classification"]
     base: Base
     context: Context
-    lora: Adapter | None = Field(default=None, description="adapters; without them every weight of the base moves")
+    adapter: Adapter | None = Field(default=None, description="adapters; without them every weight of the base moves")
 
 
 Tuned = Full | Lora | Qlora | Embeddings | Classification
 Method = Annotated[Scratch | Full | Lora | Qlora | Embeddings | Classification, Field(discriminator="kind")]
-
-
-def adapter_of(method: Method) -> Adapter | None:
-    """Return the adapters that a method attaches, or None."""
-    return getattr(method, "lora", None)

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, degeneration, loss, memorization, parity, positions, reported, text, training, tuning
+from sovereign.metrics import (
+    data,
+    degeneration,
+    loss,
+    memorization,
+    parity,
+    positions,
+    reported,
+    text,
+    training,
+    tuning,
+)
 from sovereign.metrics.intervals import Interval, Unmeasurable, Word
 
 Measured = Callable[[Observed], Interval | Word]

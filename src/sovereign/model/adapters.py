@@ -28,7 +28,7 @@ def targeted(names: Sequence[str], settings: Adapter) -> list[str]:
     numbers = sorted({int(_layer(name)) for name in names if LAYER.search(name)})
     asked = settings.layers or len(numbers)
     if asked > len(numbers):
-        raise Unattached(f"lora.layers: {asked} from the top, and the model has {len(numbers)}")
+        raise Unattached(f"method.adapter.layers: {asked} from the top, and the model has {len(numbers)}")
     top = numbers[len(numbers) - asked :]
     found: list[str] = []
     for target in settings.targets:
@@ -37,7 +37,7 @@ def targeted(names: Sequence[str], settings: Adapter) -> list[str]:
         bare = [layer for layer, modules in here.items() if not modules]
         if bare:
             last = sorted({name.rpartition(".")[2] for name in names if LAYER.search(name)})
-            raise Unattached(f"lora.targets: no {target} in layer {bare[0]}; there are {', '.join(last)}")
+            raise Unattached(f"method.adapter.targets: no {target} in layer {bare[0]}; there are {', '.join(last)}")
         found += [one for layer in top for one in here[layer]]
     return sorted(found, key=list(names).index)
 
