@@ -125,7 +125,9 @@ def _tuned(contract: Contract) -> None:
     if isinstance(method, Embeddings) and method.new_tokens and not method.base.run:
         raise ValueError("new_tokens are found in the train side of a base run; a folder or a hub model shows none")
     if contract.shipping is not None:
-        raise ValueError("shipping exports a model from scratch; `sovereign export` takes a tuned run once it has closed")
+        raise ValueError(
+            "shipping exports a model from scratch; `sovereign export` takes a tuned run once it has closed"
+        )
     if data.split.inherit and not method.base.run:
         raise ValueError(f"data.split.inherit needs a base run; nobody knows what {method.base} was trained on")
     if data.examples and contract.evaluation.samples != Samples():
