@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from tuned import BASE, LABELS, LORA, PAIRS, TEXT, carried_out, observed, planned, repository, rows, tuned
+from tuned import BASE, LABELS, LORA, PAIRS, SPEC, TEXT, carried_out, observed, planned, quiet, repository, rows, tuned
 
-from sovereign.canonical import Malformed
+from sovereign import plan as planning
+from sovereign import run as execution
+from sovereign.canonical import Malformed, parse_yaml, read, validate
 from sovereign.corpus.examples import IGNORED
+from sovereign.evidence.intent import Intent
 from sovereign.metrics.measure import METRICS, measure
 from sovereign.model import kernels
 from sovereign.plan import Refused
+from sovereign.spec.criterion import Spec
 from sovereign.tuning import Tuning
 
 SOURCES = {"full": PAIRS, "lora": PAIRS, "qlora": TEXT, "rows": TEXT, "labels": LABELS, "labels-full": LABELS}
@@ -253,3 +260,57 @@ def test_more_parameters_that_move_stop_the_run(root: Path, monkeypatch: pytest.
 
     assert f"trainable_parameters: {ADAPTERS} was to be, {ADAPTERS + 320 * 64} is" in concluded.reason
     assert [] == rows(concluded.folder, "step")
+
+
+# ── cut off, and begun without a base ────────────────────────────────────────────────────────────
+
+
+class CutOff(Exception):
+    """What ends a process of this test."""
+
+
+@pytest.mark.parametrize("name", ["lora", "rows", "qlora"])
+def test_a_tuned_run_goes_on_bit_for_bit(root: Path, folders: dict[str, Path], name: str) -> None:
+    """Cut off after step 13 and resumed from the checkpoint of step 10, it makes the weights of the straight run."""
+    text = tuned(f"t-cut-{name}", SOURCES[name], name)
+    plan, spec = planned(root, text), validate(Spec, parse_yaml(SPEC.encode(), "spec"))
+
+    def stop(step: int, *told: object) -> None:
+        if step == 13:
+            raise CutOff
+
+    with pytest.raises(CutOff):
+        execution.run(plan, spec, root, told=quiet, progress=stop)
+    (folder,) = (root / "evidence" / f"t-cut-{name}").iterdir()
+    intent = validate(Intent, read(folder / "intent.json"))
+    again = planning.plan(intent.promise, root, "cpu", quiet, intent.seed, base=intent.parent)
+    concluded = execution.resume(again, intent, root, told=quiet, progress=lambda *told: None)
+    straight, resumed = plain(root, folders[name]), plain(root, folder)
+
+    assert "completed" == concluded.outcome, concluded.reason
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+@pytest.mark.slow
+def test_a_missing_base_is_made_first(tmp_path: Path) -> None:
+    """In a fresh clone `run` carries out the base's contract, says so, and then tunes what it made."""
+    root = repository(tmp_path / "r")
+    (root / "contracts/second.yaml").write_text(tuned("second", PAIRS, "lora"))
+    command = [
+        sys.executable,
+        "-m",
+        "sovereign",
+        "run",
+        "--contract",
+        "contracts/second.yaml",
+        "--device",
+        "cpu",
+        "--root",
+        ".",
+    ]
+    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert 0 == ran.returncode, ran.stderr
+    assert "the base run is missing" in ran.stderr
+    assert ["second", "toy"] == sorted(folder.name for folder in (root / "evidence").iterdir())
