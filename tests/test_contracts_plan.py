@@ -32,10 +32,17 @@ def planned(name: str, root: Path) -> None:
         with pytest.raises(Refused, match="no GPU is visible"):
             plan(contract, root, "auto", quiet)
         return
+    if contract.tuned is not None:  # what makes its base is a contract beside it
+        with pytest.raises(
+            Refused, match=f"sovereign run --contract contracts/{contract.tuned.base.run}.yaml makes one"
+        ):
+            plan(contract, root, "auto", quiet)
+        assert contract.tuned.base.run in CONTRACTS
+        return
     found = plan(contract, root, "auto", quiet)
 
     assert found.refusals == ()
-    assert found.parameters == contract.model.parameters(found.vocabulary)
+    assert found.parameters == contract.decoder.parameters(found.vocabulary)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)

@@ -30,6 +30,14 @@ class Windows:
     windows: np.ndarray
     passed: int = 0
 
+    @property
+    def inputs(self):
+        return self.ids[:, :-1]
+
+    @property
+    def targets(self):
+        return self.ids[:, 1:]
+
 
 class CountingStream:
     """Counting modulo the vocabulary, from places that (seed, step) decides: learnable, and never twice the same."""

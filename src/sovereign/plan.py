@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sovereign.contract.contract import Contract
-from sovereign.corpus.build import Corpus, build
+from sovereign.corpus.build import SIDES, Corpus, build
+from sovereign.corpus.examples import ExampleSet, ExampleStream
 from sovereign.corpus.stream import Stream
 from sovereign.corpus.tokens import misfit
-from sovereign.model.decoder import Decoder
+from sovereign.model.adapters import Unattached
 from sovereign.model.decoder import build as build_model
+from sovereign.model.pretrained import Unfit
 from sovereign.training import optimizer
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
 from sovereign.training.distributed import ALONE, Ranks
 from sovereign.training.memory import resident_bytes, training_bytes
 from sovereign.training.speed import Peak, matrix_peak, step_seconds
 from sovereign.training.stopping import LEAST
+from sovereign.tuning import Tuning, data_for, find
 
 Told = Callable[[str, int, int], None]
 # what a process on a CPU grew by beyond its tensors, over eleven shapes, precisions and batches of 3 to 40M parameters:
@@ -36,26 +41,48 @@ class Plan:
 
     contract: Contract
     seed: int
-    corpus: Corpus
-    stream: Stream
+    corpus: Corpus | ExampleSet
+    stream: Stream | ExampleStream
     device: torch.device
     precision: Precision
     precision_because: str
     refusals: tuple[str, ...]
     processes: int = 1
+    tuning: Tuning | None = None
+
+    @property
+    def text(self) -> Corpus:
+        """The corpus of running text; a contract of examples has none."""
+        assert isinstance(self.corpus, Corpus)
+        return self.corpus
+
+    @property
+    def windowed(self) -> Stream:
+        """The stream of windows of running text."""
+        assert isinstance(self.stream, Stream)
+        return self.stream
 
     @property
     def vocabulary(self) -> int:
-        return self.corpus.vocabulary
+        return self.tuning.rows if self.tuning else self.corpus.vocabulary
 
     @property
     def parameters(self) -> int:
-        return self.contract.model.parameters(self.vocabulary)
+        if self.tuning is None:
+            return self.contract.decoder.parameters(self.vocabulary)
+        return self.tuning.parameters + self.tuning.added
 
-    def fresh(self, seed: int | None = None) -> Decoder:
-        """Return a new model of the contract's shape, its weights drawn by the seed, on the CPU."""
+    @property
+    def trainable(self) -> int:
+        """Parameters that move."""
+        return self.tuning.expected_trainable if self.tuning else self.parameters
+
+    def fresh(self, seed: int | None = None) -> nn.Module:
+        """Return the model that is trained, on the CPU: of the contract's shape, or made of its base; the seed draws what is new."""
         drawn = self.seed if seed is None else seed
-        return build_model(self.contract.model, self.vocabulary, drawn, self.corpus.end_of_text)
+        if self.tuning is not None:
+            return self.tuning.model(drawn)
+        return build_model(self.contract.decoder, self.vocabulary, drawn, self.corpus.end_of_text)
 
     @property
     def windows(self) -> int:
@@ -65,7 +92,9 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Target tokens that all steps count in their losses."""
-        return self.contract.training.steps * self.contract.training.sequences * self.contract.model.context
+        if isinstance(self.stream, ExampleStream):
+            return self.stream.targets(self.contract.training.steps)
+        return self.contract.training.steps * self.contract.training.sequences * self.contract.context
 
     @property
     def passes(self) -> float:
@@ -73,21 +102,30 @@ class Plan:
 
     @property
     def flops(self) -> float:
-        return self.tokens * self.contract.model.flops_per_token(self.vocabulary)
+        """Floating-point operations of all steps; of a tuned model's frozen matrices no gradient is taken."""
+        if self.tuning is None:
+            return self.tokens * self.contract.decoder.flops_per_token(self.vocabulary)
+        steps = self.contract.training.steps
+        given = self.stream.given(steps) if isinstance(self.stream, ExampleStream) else self.tokens
+        return given * (4.0 * self.tuning.parameters + 2.0 * self.trainable)
 
     @property
     def state_bytes(self) -> int:
         """Bytes of weights, gradients and what the optimizer keeps, over all processes that share them."""
         moments = {"adamw": 8, "adamw8bit": 2, "muon": 4}[self.contract.training.optimizer.kind]
-        return self.parameters * (4 + 4 + moments)
+        return self.parameters * 4 + self.trainable * (4 + moments)
 
     @cached_property
     def training_bytes(self) -> int:
         """Bytes of all tensors alive at the worst moment of training, on one process; fsdp shares their state."""
         training = self.contract.training
+        if (
+            self.tuning is not None
+        ):  # PEFT and bitsandbytes know no tensors without content: state, and what a token keeps
+            return int(self.state_bytes + self.tuning.kept_bytes(training, self.contract.context))
         whole = training_bytes(
             self.fresh, training,
-            max(1, training.sequences // self.processes), self.contract.model.context, self.precision, self.device.type,
+            max(1, training.sequences // self.processes), self.contract.context, self.precision, self.device.type,
         )  # fmt: skip
         shared = self.state_bytes * (1 - 1 / self.processes) if training.distributed == "fsdp" else 0
         return int(whole - shared)
@@ -127,9 +165,7 @@ class Plan:
             "all tensors of training at once, MiB": round(self.training_bytes / 2**20, 1),
             "peak memory of a process, MiB": round(self.peak_bytes / 2**20, 1),
             "vocabulary": self.vocabulary,
-            "train tokens": self.stream.shards.tokens,
-            "train windows": self.windows,
-            "packing": f"{self.stream.packing:.2%} of the train tokens stand in windows; {self.stream.dropped:,} are dropped a pass",
+            **self._data_figures(),
             "steps": training.steps,
             "target tokens": self.tokens,
             "passes": round(self.passes, 4),
@@ -138,6 +174,26 @@ class Plan:
             "floating-point operations": float(f"{self.flops:.4g}"),
             "of probes before step 0": float(f"{self.probe_flops:.4g}"),
             "tokens scored in evaluations, at most": self.evaluated_tokens,
+        }
+
+    def _data_figures(self) -> dict[str, str | int | float]:
+        """What is trained on, and of a tuned model what it begins from and what moves."""
+        found: dict[str, str | int | float] = {}
+        if self.tuning is not None:
+            found |= {"base": self.tuning.name, "trainable parameters": self.trainable}
+        if isinstance(self.corpus, Corpus):
+            stream = self.windowed
+            return found | {
+                "train tokens": stream.shards.tokens,
+                "train windows": self.windows,
+                "packing": f"{stream.packing:.2%} of the train tokens stand in windows; {stream.dropped:,} are dropped a pass",
+            }
+        sides = self.corpus.sides
+        shown = "".join(f"[{text}]" if learned else text for text, learned in self.corpus.shown()[1])
+        return found | {
+            "examples, train / validation / control": " / ".join(str(len(sides[side])) for side in SIDES),
+            "tokens beyond the context, left out": self.corpus.cut,
+            "an example, [what is learned]": json.dumps(shown, ensure_ascii=False),
         }
 
     def calibrate(self, seconds: float = 20.0) -> Calibration:
@@ -193,9 +249,12 @@ class Refused(Exception):
 
 
 def plan(
-    contract: Contract, root: Path, device: str, told: Told, seed: int | None = None, ranks: Ranks = ALONE
-) -> Plan:
+    contract: Contract, root: Path, device: str, told: Told, seed: int | None = None, ranks: Ranks = ALONE,
+    base: str | None = None,
+) -> Plan:  # fmt: skip
     """Return what the contract would do here; the corpus is built, or found, under artifacts/.
+
+    `base` is the run that an intent froze as the one to tune.
 
     Raises Refused before anything is built where the device, the precision or the seed is not to be had.
     """
@@ -208,20 +267,42 @@ def plan(
         optimizer.check_available(contract.training.optimizer)
     except (Unavailable, optimizer.Unavailable) as reason:
         raise Refused((str(reason),)) from None
+    training, tuning = contract.training, None
     try:
-        corpus = build(contract.data, contract.tokenizer, root, root / "artifacts" / "corpus", told)
-    except ValueError as reason:  # a side without documents, a vocabulary that the text does not give
+        if contract.tuned is None:
+            corpus: Corpus | ExampleSet = build(
+                contract.data, contract.trained_tokenizer, root, root / "artifacts" / "corpus", told
+            )
+        else:
+            tuning = find(contract, root, told, base)
+            corpus = data_for(contract, tuning, root, told)
+            if isinstance(corpus, ExampleSet):
+                tuning = replace(tuning, labels=len(corpus.labels))
+    except (
+        ValueError,
+        Unfit,
+        Unattached,
+    ) as reason:  # a side without documents, a vocabulary that the text does not give
         raise Refused((str(reason),)) from None
-    training = contract.training
-    stream = Stream(
-        corpus.train, contract.model.context, training.sequences, chosen_seed,
-        training.wrap_around, training.most_passes, corpus.held_out,
-    )  # fmt: skip
+    stream: Stream | ExampleStream
+    if isinstance(corpus, Corpus):
+        stream = Stream(
+            corpus.train, contract.context, training.sequences, chosen_seed,
+            training.wrap_around, training.most_passes, corpus.held_out,
+        )  # fmt: skip
+    else:
+        stream = ExampleStream(
+            corpus.sides["train"], training.sequences, chosen_seed, training.wrap_around, training.most_passes
+        )
     refusals = [refusal for refusal in (stream.refusal(training.steps),) if refusal]
-    asked = contract.tokenizer.vocabulary or corpus.vocabulary
-    if wrong := misfit(corpus.vocabulary, asked, pretrained=False):
+    if tuning is not None:
+        refusals += untunable(contract, tuning, corpus)
+    elif wrong := misfit(
+        corpus.vocabulary, contract.trained_tokenizer.vocabulary or corpus.vocabulary, pretrained=False
+    ):
         refusals.append(wrong)
-    refusals += too_little(contract, stream.shards.tokens)
+    if isinstance(stream, Stream):
+        refusals += too_little(contract, stream.shards.tokens)
     share, left = divmod(training.sequences, ranks.size)
     if left:
         refusals.append(f"{training.sequences} sequences a step cannot be shared evenly by {ranks.size} processes")
@@ -229,22 +310,48 @@ def plan(
         refusals.append(
             f"{ranks.size} processes take {share} sequences each, no multiple of micro_batch {training.micro_batch}"
         )
-    if training.early_stopping and min(len(corpus.ids("validation")), contract.evaluation.documents) < 2 * LEAST:
-        refusals.append(
-            f"early_stopping compares documents, and {min(len(corpus.ids('validation')), contract.evaluation.documents)} "
-            f"are too few; {2 * LEAST} are the least"
-        )
+    held_out = corpus.ids("validation") if isinstance(corpus, Corpus) else corpus.sides["validation"]
+    compared = min(len(held_out), contract.evaluation.documents)
+    if training.early_stopping and compared < 2 * LEAST:
+        refusals.append(f"early_stopping compares documents, and {compared} are too few; {2 * LEAST} are the least")
     if training.early_stopping and contract.evaluation.every % training.checkpoint_every:
         refusals.append(
             f"early_stopping keeps the best evaluation, but evaluations every {contract.evaluation.every} steps do not meet "
             f"checkpoints every {training.checkpoint_every}"
         )
-    if contract.evaluation.samples.prompts and contract.evaluation.samples.tokens >= contract.model.context:
+    if (
+        isinstance(corpus, Corpus)
+        and contract.evaluation.samples.prompts
+        and contract.evaluation.samples.tokens >= contract.context
+    ):
         refusals.append(
             f"samples of {contract.evaluation.samples.tokens} tokens leave no room for a prompt in a context of "
-            f"{contract.model.context}"
+            f"{contract.context}"
         )
-    return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals), ranks.size)
+    return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals), ranks.size, tuning)
+
+
+def untunable(contract: Contract, tuning: Tuning, corpus: Corpus | ExampleSet) -> list[str]:
+    """Return every reason why a base cannot be tuned on this data, as the contract asks."""
+    found = []
+    if wrong := misfit(corpus.vocabulary, tuning.rows, pretrained=True):
+        found.append(wrong)
+    try:
+        _ = tuning.expected_trainable  # looks every target up in the base's files
+    except Unattached as reason:
+        found.append(str(reason))
+    if tuning.shape is not None and contract.context > tuning.shape.context:
+        found.append(f"context {contract.context} is beyond the {tuning.shape.context} positions that the base knows")
+    if tuning.shape is not None and (tuning.shape.experts or tuning.shape.within_documents):
+        found.append("the base has experts, or attends within documents; neither is tuned here")
+    if contract.training.distributed == "fsdp":
+        found.append("a tuned model is not shared in parts; use training.distributed: ddp")
+    if isinstance(corpus, ExampleSet) and (empty := corpus.without_targets):
+        found.append(
+            f"{len(empty)} examples have no token that carries loss: what they are given fills the context of "
+            f"{contract.context} alone; raise method.context (the first is {empty[0]})"
+        )
+    return found
 
 
 def asked_device(given: str, contract: Contract) -> str:
@@ -262,13 +369,13 @@ def too_little(contract: Contract, train_tokens: int) -> list[str]:
     least, training = contract.data.least_tokens, contract.training
     if least is None:
         return []
-    planned = training.steps * training.sequences * contract.model.context
+    planned = training.steps * training.sequences * contract.context
     found = []
     if train_tokens < least:
         found.append(f"the train side holds {train_tokens} tokens, where data.least_tokens asks for {least}")
     if planned < least:
         found.append(
-            f"{training.steps} steps x {training.sequences} sequences x {contract.model.context} tokens = {planned}, "
+            f"{training.steps} steps x {training.sequences} sequences x {contract.context} tokens = {planned}, "
             f"where data.least_tokens asks for {least}"
         )
     return found

@@ -19,7 +19,6 @@ from sovereign.corpus.floors import BigramModel
 from sovereign.corpus.novelty import novelty
 from sovereign.corpus.prompts import Prompt, function_heads
 from sovereign.corpus.scoring import scored
-from sovereign.model.decoder import Decoder
 from sovereign.plan import Plan
 from sovereign.training.loop import windows_digest
 from sovereign.training.memorization import extracted, familiarity, passages, ranked
@@ -35,7 +34,7 @@ HELD_OUT_TEXTS = 100  # held-out documents whose novelty is the control of the s
 class Asked:
     """What the probes are asked of: a model at a step, its plan, and the sequences that its evaluations score."""
 
-    model: Decoder
+    model: Any
     plan: Plan
     step: int
     sequences: dict[str, list[tuple[str, np.ndarray]]]
@@ -72,7 +71,7 @@ def observe(asked: Asked, log: Callable[..., None], cost: Callable[[str], Abstra
                 log("extraction", **row)
     if canaries:
         with cost("probe: canaries"):
-            for row in exposure(asked, asked.plan.corpus.secrets(canaries)):
+            for row in exposure(asked, asked.plan.text.secrets(canaries)):
                 log("canary", **row)
     if probes.novelty:
         with cost("probe: novelty"):
@@ -85,8 +84,8 @@ def write_samples(asked: Asked, count: int, log: Callable[..., None], controls: 
 
     The controls beside it are a bigram sampler and one of newlines, which show what a metric gives for nothing.
     """
-    settings, corpus, seed = asked.plan.contract.evaluation.samples, asked.plan.corpus, asked.plan.seed
-    room = asked.plan.contract.model.context - settings.tokens
+    settings, corpus, seed = asked.plan.contract.evaluation.samples, asked.plan.text, asked.plan.seed
+    room = asked.plan.contract.context - settings.tokens
     prompts = [
         (prompt, ids)
         for prompt in function_heads(corpus.texts("validation"), count * 2, seed)
@@ -120,7 +119,7 @@ def write_samples(asked: Asked, count: int, log: Callable[..., None], controls: 
 
 def positions(asked: Asked, settings: LongContext, log: Callable[..., None]) -> Iterator[dict[str, Any]]:
     """Yield the fields of position rows: the loss by place in the document, within the trained length and beyond."""
-    corpus, context = asked.plan.corpus, asked.plan.contract.model.context
+    corpus, context = asked.plan.text, asked.plan.contract.context
     long = [(document, ids) for document, ids in corpus.ids("validation") if len(ids) > context]
     if len(long) < settings.documents:
         log(
@@ -136,10 +135,10 @@ def positions(asked: Asked, settings: LongContext, log: Callable[..., None]) -> 
 
 def two_paths(asked: Asked, windows: int) -> dict[str, Any]:
     """Return the loss of the stream's first windows by training's path and by evaluation's: fields of a path row."""
-    batches = [asked.plan.stream.batch(step) for step in range(1, -(-windows // asked.plan.stream.sequences) + 1)]
+    batches = [asked.plan.windowed.batch(step) for step in range(1, -(-windows // asked.plan.windowed.sequences) + 1)]
     ids = np.concatenate([batch.ids for batch in batches])[:windows]
     shown = np.concatenate([batch.windows for batch in batches])[:windows]
-    trained, evaluated = both_paths(asked.model, ids, context=asked.plan.contract.model.context, **asked.placed)
+    trained, evaluated = both_paths(asked.model, ids, context=asked.plan.contract.context, **asked.placed)
     return {
         "step": asked.step, "windows": windows_digest(shown), "tokens": int(ids[:, 1:].size),
         "train_nll": trained, "eval_nll": evaluated, "precision": asked.plan.precision,
@@ -152,7 +151,7 @@ def permuted(asked: Asked, count: int) -> Iterator[dict[str, Any]]:
     for order in ("permuted", "random"):
         found = on_disordered(
             asked.model, some, order, plan.vocabulary, plan.seed,
-            batch=plan.contract.evaluation.batch, context=plan.contract.model.context, **asked.placed,
+            batch=plan.contract.evaluation.batch, context=plan.contract.context, **asked.placed,
         )  # fmt: skip
         for document, nll, tokens in found:
             yield {
@@ -173,8 +172,8 @@ def extraction(asked: Asked, settings: Extraction) -> Iterator[dict[str, Any]]:
     """Yield the fields of extraction rows, of documents trained on and of the control."""
     plan, length = asked.plan, settings.prompt + settings.continued
     sides: dict[str, Documents] = {
-        "train": plan.corpus.train_probe(len(plan.corpus.train.documents), plan.seed),
-        "control": plan.corpus.ids("control"),
+        "train": plan.text.train_probe(len(plan.text.train.documents), plan.seed),
+        "control": plan.text.ids("control"),
     }
     for side, documents in sides.items():
         shown = passages(side, documents, settings.passages, length, plan.seed)
@@ -189,7 +188,7 @@ def extraction(asked: Asked, settings: Extraction) -> Iterator[dict[str, Any]]:
 def exposure(asked: Asked, secrets: Secrets) -> Iterator[dict[str, Any]]:
     """Yield the fields of canary rows: the rank of every planted secret among those never planted."""
     planted = [np.asarray(one.ids) for one in secrets.planted]
-    prefix = [asked.plan.corpus.end_of_text, *secrets.prefix]
+    prefix = [asked.plan.text.end_of_text, *secrets.prefix]
     found = ranked(asked.model, prefix, planted, [np.asarray(one) for one in secrets.candidates], **asked.placed)
     for secret, rank in zip(secrets.planted, found, strict=True):
         yield {
@@ -202,9 +201,9 @@ def novel(asked: Asked, samples: Sequence[Sequence[int]]) -> Iterator[dict[str, 
     """Yield the fields of novelty rows: of the samples, and of held-out text cut to their length as the control."""
     written = [np.asarray(ids) for ids in samples if len(ids)]
     length = round(float(np.median([len(ids) for ids in written]))) if written else 0
-    held_out = [ids[:length] for _, ids in asked.plan.corpus.ids("control") if len(ids) >= max(1, length)]
+    held_out = [ids[:length] for _, ids in asked.plan.text.ids("control") if len(ids) >= max(1, length)]
     for source, texts in (("model", written), ("held_out", held_out[:HELD_OUT_TEXTS] if length else [])):
-        for number, seen in enumerate(novelty(asked.plan.corpus.train, texts)):
+        for number, seen in enumerate(novelty(asked.plan.text.train, texts)):
             yield {
                 "step": asked.step, "source": source, "text": number, "tokens": seen.tokens, "seen_4": seen.seen_4,
                 "seen_10": seen.seen_10, "longest": seen.longest,

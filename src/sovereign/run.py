@@ -23,20 +23,26 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import save_file
 
-from sovereign import __version__
+from sovereign import __version__, attesting
 from sovereign.canonical import digest_file, pretty, write_atomic
 from sovereign.closing import close, instant, seal
 from sovereign.contract.contract import Contract
+from sovereign.contract.data import LabelledFile
+from sovereign.contract.method import Qlora
+from sovereign.corpus.build import Corpus
+from sovereign.corpus.examples import Encoded, ExampleSet, fell_back
 from sovereign.corpus.floors import floors
 from sovereign.corpus.overlap import overlap
 from sovereign.corpus.scoring import scored
-from sovereign.corpus.stream import Consumption
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
 from sovereign.evidence.journal import Journal
 from sovereign.evidence.rows import EvaluationRow, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
 from sovereign.gate.profile import Exit
+from sovereign.model.adapters import merged
+from sovereign.model.decoder import hf_config
 from sovereign.parity.ship import ship
 from sovereign.plan import Plan, Refused, Told
 from sovereign.probing import Asked, observe, write_samples
@@ -44,7 +50,7 @@ from sovereign.spec.criterion import Spec
 from sovereign.subjects import code_digest, code_files, evaluator_digest, source_digest, source_files, worktree
 from sovereign.training import checkpoint
 from sovereign.training.distributed import ALONE, Ranks, shard
-from sovereign.training.evaluation import evaluate
+from sovereign.training.evaluation import evaluate, evaluate_examples
 from sovereign.training.guards import SPIKE_STEPS, Stopped
 from sovereign.training.loop import stall_notice, train
 from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
@@ -53,6 +59,7 @@ from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
 from sovereign.training.speed import matrix_peak
 from sovereign.training.stopping import Rise, enough
+from sovereign.tuning import Tuning
 
 DIVERGED = frozenset({"non_finite_loss", "non_finite_gradient"})
 KEEP = 1  # checkpoints beside the best one
@@ -120,6 +127,7 @@ def promised(
             parameters=plan.parameters, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
         ),
         ttl_hours=plan.contract.ttl_hours,
+        parent=plan.tuning.parent.name if plan.tuning and plan.tuning.parent else None,
         answers=tuple(answers),
         command=command,
         sovereign=__version__,
@@ -136,7 +144,9 @@ def resume(
     Raises Refused when it would be another run: other code, data or tokenizer, or another precision.
     """
     found, promised = subjects(plan, root), intent.subjects
-    differing = [name for name in ("code", "data", "tokenizer") if getattr(found, name) != getattr(promised, name)]
+    differing = [
+        name for name in ("code", "data", "tokenizer", "base") if getattr(found, name) != getattr(promised, name)
+    ]
     here = environment(plan)
     differing += [
         name for name in ("device", "precision", "torch") if getattr(here, name) != getattr(intent.environment, name)
@@ -207,14 +217,29 @@ class _Execution:
         self.best: tuple[float, int] | None = None  # validation loss, step
         self.straight: dict[int, tuple[float, str]] = {}  # step -> loss and weights, for the replay
         self.segments: list[Segment] = []
-        self.held_out = self._sequences()
+        self.shown = 0  # the step of the weights that are asked afterwards
+        self.held_out, self.examples = self._sequences(), self._examples()
         self.journal = self._open_journal()
 
     # ── before step 0 ────────────────────────────────────────────────────────────────────────────
 
+    def _examples(self) -> dict[str, Sequence[Encoded]]:
+        """Return the examples that every evaluation scores: the same ones, in the same order."""
+        corpus, most = self.plan.corpus, self.evaluation.documents
+        if not isinstance(corpus, ExampleSet):
+            return {}
+        some = corpus.sides["validation"][:most]
+        return {
+            "validation": some,
+            "control": corpus.sides["control"][:most],
+            "train_probe": corpus.sides["train"][: len(some)],
+        }
+
     def _sequences(self) -> dict[str, list[tuple[str, np.ndarray]]]:
         """Return the documents that every evaluation scores: the same ones, in the same order."""
-        corpus, most = self.plan.corpus, self.evaluation.documents
+        if isinstance(self.plan.corpus, ExampleSet):
+            return {}
+        corpus, most = self.plan.text, self.evaluation.documents
         sides = {
             "validation": corpus.ids("validation")[:most],
             "control": corpus.ids("control")[:most],
@@ -269,6 +294,33 @@ class _Execution:
             journal.log("corpus", **row.plain())
         for probe in corpus.probes():
             journal.log("tokenizer", **asdict(probe))
+        if isinstance(corpus, Corpus):
+            self._observe_text(corpus, journal)
+        if self.plan.tuning is not None:
+            self._observe_base(self.plan.tuning, journal)
+        for part, seconds in corpus.seconds.items():
+            journal.log("cost", part=f"corpus: {part}", seconds=seconds, peak_bytes=self._peak())
+        asked = self.settings.precision
+        if asked == "auto":
+            journal.log(
+                "notice", step=0, name="precision", asked="auto", got=self.plan.precision, message=self.plan.precision_because
+            )  # fmt: skip
+
+    def _observe_base(self, tuning: Tuning, journal: Journal | _Nowhere) -> None:
+        """Write where a tuned model comes from, and one example as it is trained on."""
+        for kind, row in attesting.descent(tuning):
+            journal.log(kind, **row)
+        corpus, source = self.plan.corpus, self.plan.contract.data.source
+        if isinstance(corpus, ExampleSet):
+            for kind, row in attesting.mask(corpus):
+                journal.log(kind, **row)
+            if isinstance(source, LabelledFile) and fell_back(source, self.root):
+                journal.log(
+                    "notice", step=0, name="source", asked=source.path, got=source.otherwise.kind if source.otherwise else "",
+                    message="the file is not there; what data.source.otherwise declares is used",
+                )  # fmt: skip
+
+    def _observe_text(self, corpus: Corpus, journal: Journal | _Nowhere) -> None:
         with self._cost(journal, "overlap and floors"):
             train = corpus.train
             held_out = [
@@ -278,13 +330,6 @@ class _Execution:
                 journal.log("overlap", **asdict(found))
             for floor in floors(train, self.held_out["validation"]):
                 journal.log("floor", **asdict(floor))
-        for part, seconds in corpus.seconds.items():
-            journal.log("cost", part=f"corpus: {part}", seconds=seconds, peak_bytes=self._peak())
-        asked = self.settings.precision
-        if asked == "auto":
-            journal.log(
-                "notice", step=0, name="precision", asked="auto", got=self.plan.precision, message=self.plan.precision_because
-            )  # fmt: skip
 
     @contextmanager
     def _cost(self, journal: Journal | _Nowhere, part: str, tokens: int = 0) -> Iterator[None]:
@@ -307,8 +352,10 @@ class _Execution:
         reason = ""
         try:
             if self.done == 0:
+                self._attest(lambda: attesting.before_step_0(self.plan, self.model, self.root, self.told))
                 self._overfit()
             self._train()
+            self._keep_best()
             self._observe_afterwards()
             if self.risen:
                 reason = (
@@ -327,6 +374,14 @@ class _Execution:
             )  # fmt: skip
         return self.ranks.from_first(Concluded(self.folder, outcome, reason))
 
+    def _attest(self, rows: Callable[[], attesting.Rows]) -> None:
+        """Write what a tuned model is sworn to be; raises Stopped where it is not."""
+        if self.plan.tuning is None or not self.ranks.first:
+            return
+        with self._cost(self.journal, "attestation"):
+            for kind, row in attesting.require(rows()):
+                self.journal.log(kind, **row)
+
     def _overfit(self) -> None:
         if not self.settings.overfit_one_batch:
             return
@@ -340,7 +395,8 @@ class _Execution:
 
     @property
     def _tokens(self) -> int:
-        return self.settings.sequences * self.plan.contract.model.context
+        """Tokens of one step, of examples the mean."""
+        return round(self.plan.tokens / self.settings.steps)
 
     def _train(self) -> None:
         self._peak()
@@ -352,7 +408,8 @@ class _Execution:
                 device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
                 evaluate_every=self.evaluation.every, log=self._log, evaluate=self._evaluate,
                 checkpoint=self._checkpoint, progress=self._progress, stalled=self._stalled, done=self.done,
-                clock=self.clock, losses=self.losses, expected_loss=float(np.log(self.plan.vocabulary)), ranks=self.ranks,
+                clock=self.clock, losses=self.losses, ranks=self.ranks,
+                expected_loss=None if self.plan.tuning else float(np.log(self.plan.vocabulary)),
             )  # fmt: skip
         self.journal.log(
             "cost", part="training", seconds=self.clock, peak_bytes=device_peak_bytes(self.plan.device),
@@ -393,32 +450,46 @@ class _Execution:
         return self.settings.checkpoint_every
 
     def _evaluate(self, step: int) -> bool:
-        tokens = sum(len(ids) - 1 for side in self.held_out.values() for _, ids in side)
-        with self._cost(self.journal, f"evaluation at step {step}", tokens):
-            for side, sequences in self.held_out.items():
-                found = evaluate(
-                    self.model, sequences, batch=self.evaluation.batch, context=self.plan.contract.model.context,
-                    precision=self.plan.precision, device=self.plan.device, ranks=self.ranks,
-                )  # fmt: skip
+        sides = self.held_out or self.examples
+        with self._cost(self.journal, f"evaluation at step {step}", self._scored):
+            for side in sides:
+                found = self._scores(side)
                 for document, nll, counted in found:
                     self.journal.log("evaluation", step=step, split=side, document=document, nll=nll, tokens=counted)
                 if side == "validation":
                     self._validated(step, found)
+        if isinstance(self.plan.contract.method, Qlora):  # an evaluation has been seen to repack them for good
+            self._attest(lambda: attesting.still_frozen(self.plan, self.model, step, "quantized_weights"))
         if canaries := self.evaluation.samples.at_evaluations:
             with self._cost(self.journal, f"samples at step {step}"):
                 write_samples(self._asked(step), canaries, self.journal.log, controls=False)
         self._look_for_a_rise()
         return self.risen is not None
 
+    @property
+    def _scored(self) -> int:
+        """Targets that one evaluation scores."""
+        examples = sum(one.counted for side in self.examples.values() for one in side)
+        return examples + sum(len(ids) - 1 for side in self.held_out.values() for _, ids in side)
+
+    def _scores(self, side: str) -> list[tuple[str, float, int]]:
+        placed: dict[str, Any] = {
+            "batch": self.evaluation.batch, "context": self.plan.contract.context, "precision": self.plan.precision,
+            "device": self.plan.device, "ranks": self.ranks,
+        }  # fmt: skip
+        if self.examples:
+            return evaluate_examples(self.model, self.examples[side], **placed)
+        return evaluate(self.model, self.held_out[side], **placed)
+
     def _validated(self, step: int, found: Sequence[tuple[str, float, int]]) -> None:
         counted = sum(tokens for _, _, tokens in found)
         loss = sum(nll for _, nll, _ in found) / counted
         if self.settings.early_stopping:
             self.validation[step] = {document: (nll, tokens) for document, nll, tokens in found}
-        if step == 0:
+        if step == 0 and self.plan.tuning is None:
             expected = float(np.log(self.plan.vocabulary))
             self.journal.log("probe", step=0, probe="first_loss", loss=loss, tokens=counted, expected=expected)
-        elif self._kept(step):
+        elif step and self._kept(step):
             self.best = min(self.best or (loss, step), (loss, step))
 
     def _look_for_a_rise(self) -> None:
@@ -442,12 +513,34 @@ class _Execution:
             self.keep / "checkpoints", step, self.model, self.optimizer, state, keep=KEEP, named=named, ranks=self.ranks
         )
 
+    def _keep_best(self) -> None:
+        """Go back to the best weights that were kept, where a base was tuned: small data is soon learned too well."""
+        self.shown = self.done
+        if self.plan.tuning is None or self.best is None:
+            return
+        self.shown = self.best[1]
+        if self.shown != self.done:
+            path = self.keep / "checkpoints" / f"step-{self.shown:06d}"
+            checkpoint.load(path, self.model, self.optimizer)
+            self.journal.log(
+                "notice", step=self.shown, name="best_weights", asked="the lowest validation loss", got=f"{self.best[0]:.4f}",
+                message=f"what follows is of the weights of step {self.shown}, not of the last ones, of step {self.done}",
+            )  # fmt: skip
+
     # ── afterwards ───────────────────────────────────────────────────────────────────────────────
 
     def _observe_afterwards(self) -> None:
         with self._cost(self.journal, "replay"):
             self._replay()
-        observe(self._asked(self.done), self.journal.log, lambda part: self._cost(self.journal, part))
+        if isinstance(self.plan.corpus, Corpus):
+            observe(self._asked(self.shown), self.journal.log, lambda part: self._cost(self.journal, part))
+        elif self.plan.contract.data.labelled:
+            with self._cost(self.journal, "predictions"):
+                self._write(attesting.predictions(self.plan, self.model, self.shown))
+        else:
+            with self._cost(self.journal, "generation"):
+                self._write(attesting.generations(self.plan, self.model, self.shown))
+        self._attest(lambda: attesting.still_frozen(self.plan, self.model, self.shown))
         with self._cost(self.journal, "matrix peak"):
             peak = matrix_peak(self.plan.device, self.plan.precision)
         self.journal.log(
@@ -456,20 +549,24 @@ class _Execution:
         if self.plan.contract.shipping and self.ranks.first:
             with self._cost(self.journal, "shipping"):
                 self._ship()
-        for exposure in Consumption.after(self.plan.stream, self.done).by_document():
+        for exposure in self.plan.stream.exposures(self.done):
             self.journal.log("exposure", **asdict(exposure))
+
+    def _write(self, rows: attesting.Rows) -> None:
+        for kind, row in rows:
+            self.journal.log(kind, **row)
 
     def _asked(self, step: int) -> Asked:
         return Asked(self.model, self.plan, step, self.held_out)
 
     def _ship(self) -> None:
         """Export the best checkpoint, and log what the export computes beside it."""
-        corpus, settings = self.plan.corpus, self.plan.contract.shipping
+        corpus, settings = self.plan.text, self.plan.contract.shipping
         step = self.best[1] if self.best else self.done
         file = self.keep / "checkpoints" / f"step-{step:06d}" / "model.safetensors"
         assert settings is not None
         ship(
-            file, self.plan.contract.model, corpus.tokenizer_path, [text for _, text in corpus.texts("validation")], settings,
+            file, self.plan.contract.decoder, corpus.tokenizer_path, [text for _, text in corpus.texts("validation")], settings,
             self._shipped, f"{self.intent.contract}/{self.intent.run}", self.journal.log, self.told, self.done,
         )  # fmt: skip
 
@@ -506,10 +603,28 @@ class _Execution:
         if self._shipped.is_file():
             shipped = f"export: {self._shipped.relative_to(self.root).as_posix()}"
             yield Artifact(name=shipped, digest=digest_file(self._shipped), bytes=self._shipped.stat().st_size)
+        if self.plan.tuning is not None and self.shown and self.best is not None:
+            file = self._plain_model(self.plan.tuning)
+            name = f"model: {file.relative_to(self.root).as_posix()}"
+            yield Artifact(name=name, digest=digest_file(file), bytes=file.stat().st_size)
         tokenizer = self.plan.corpus.tokenizer_path
         yield Artifact(
             name=f"tokenizer: {tokenizer.relative_to(self.root).as_posix()}", digest=digest_file(tokenizer), bytes=tokenizer.stat().st_size
         )  # fmt: skip
+
+    def _plain_model(self, tuning: Tuning) -> Path:
+        """Write the kept weights as a plain model that `transformers` loads, adapters merged, and return its file."""
+        folder = self.keep / "model"
+        folder.mkdir(exist_ok=True)
+        tensors = {name: one.cpu().contiguous() for name, one in merged(self.model).items()}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        if tuning.shape is not None:
+            config = hf_config(tuning.shape, tuning.rows)
+        else:
+            config = tuning.base().net.config.to_dict()  # type: ignore[union-attr,operator]
+        (folder / "config.json").write_bytes(pretty({**config, "eos_token_id": tuning.end_of_text}))
+        shutil.copyfile(self.plan.corpus.tokenizer_path, folder / "tokenizer.json")
+        return folder / "model.safetensors"
 
 
 # ── what an intent freezes ───────────────────────────────────────────────────────────────────────
@@ -522,6 +637,7 @@ def subjects(plan: Plan, root: Path) -> Subjects:
         data=plan.corpus.digest,
         source=source_digest(plan.contract, root),
         tokenizer=plan.corpus.tokenizer_digest,
+        base=plan.tuning.digest if plan.tuning else None,
         model=plan.contract.subject,
         evaluator=evaluator_digest(),
     )

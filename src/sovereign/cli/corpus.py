@@ -157,9 +157,13 @@ def _opened(given: str, root: Path) -> Corpus | None:
     if path.is_dir():
         return open_corpus(path)
     contract = Contract.load(path)
+    if contract.tuned is not None:
+        raise click.UsageError(
+            f"{given} tunes a base: its data stand in the base's tokens; see `sovereign plan --contract {given}`"
+        )
     with telling() as told:
         try:
-            return built(contract.data, contract.tokenizer, root, root / "artifacts" / "corpus", told)
+            return built(contract.data, contract.trained_tokenizer, root, root / "artifacts" / "corpus", told)
         except ValueError as reason:  # an empty side, a tokenizer that is not as expected
             click.echo("\n".join(f"refused: {line}" for line in str(reason).splitlines()), err=True)
             return None

@@ -38,6 +38,7 @@ COMMANDS = {
 # module -> the extra that brings it, and what for
 EXTRAS = {
     **dict.fromkeys(("torch", "tokenizers", "safetensors", "rensa", "filelock", "gguf"), ("train", "training")),
+    **dict.fromkeys(("peft", "transformers"), ("tune", "tuning a base")),
     **dict.fromkeys(("datasets", "huggingface_hub", "pyarrow"), ("data", "another source of data")),
     **dict.fromkeys(("securesystemslib", "cryptography"), ("sign", "signing and checking signatures")),
 }

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sovereign.cli.options import open_root, root_option
 from sovereign.cli.promise import contract_options, promised, telling
+
+if TYPE_CHECKING:
+    from sovereign.contract.contract import Contract
 
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-z-]{2,40}")
 
@@ -42,6 +46,7 @@ def command(
     sovereign run --contract contracts/model2.yaml --set training.steps=50    (exploratory)
     sovereign run --contract contracts/model2.yaml --nproc 2
     torchrun --nnodes 2 --nproc-per-node 8 ... -m sovereign run --contract contracts/model2.yaml
+    sovereign run --contract contracts/voice-158.yaml    (a missing base run is made first)
     sovereign run --resume model2/20260101T120000Z-1a2b3c
     """
     from sovereign.gate.profile import Exit
@@ -72,6 +77,11 @@ def command(
         # a process that a signal ended leaves the run open; otherwise all of them end alike
         return int(Exit.STOPPED) if min(codes, default=0) < 0 else max(codes, default=0)
 
+    if contract is not None and promise.tuned is not None and not launched():
+        made = make_bases(promise, repository.root, device)
+        if made != Exit.SATISFIED:
+            return made
+
     talk = Console(stderr=True)
     with joined() as ranks, telling(ranks.first) as told:
         say = click.echo if ranks.first else silent
@@ -92,7 +102,7 @@ def command(
                     told_by = f"{intent.contract}/{intent.run} is another trainer's run"
                     raise click.UsageError(f"{told_by}; close it with `sovereign abandon {intent.run} --reason ...`")
                 with ranks.in_turn():
-                    planned = plan(intent.promise, repository.root, device, told, intent.seed, ranks)
+                    planned = plan(intent.promise, repository.root, device, told, intent.seed, ranks, intent.parent)
                 with shown(intent.promise.training.steps, talk, quiet=not ranks.first) as progress:
                     concluded = execution.resume(
                         planned, intent, repository.root, told=told, progress=progress, ranks=ranks
@@ -109,6 +119,41 @@ def command(
             say(concluded.reason, err=True)
         ranks.wait()
     return int(Exit.SATISFIED if concluded.outcome == "completed" else Exit.STOPPED)
+
+
+def make_bases(promise: Contract, root: Path, device: str) -> int:
+    """Carry out the contracts of base runs that are missing, the oldest first, each said on stderr; return an exit code."""
+    from sovereign.contract.contract import Contract
+    from sovereign.lineage import Missing, parent
+
+    method = promise.tuned
+    if method is None or not method.base.run:
+        return 0
+    try:
+        parent(method.base.run, root)
+    except Missing as missing:
+        file = root / "contracts" / f"{missing.contract}.yaml"
+        if "/" in method.base.run or not file.is_file():
+            click.echo(f"refused: {missing}", err=True)
+            return 7
+        before = make_bases(Contract.load(file), root, device)
+        if before:
+            return before
+        click.echo(f"· the base run is missing: {missing}; it is made first", err=True)
+        command = [
+            sys.executable,
+            "-m",
+            "sovereign",
+            "run",
+            "--contract",
+            str(file),
+            "--device",
+            device,
+            "--root",
+            str(root),
+        ]
+        return subprocess.run(command, check=False).returncode
+    return 0
 
 
 def silent(*_: Any, **__: Any) -> None:

@@ -13,9 +13,10 @@ from pydantic import Field, model_validator
 from sovereign.canonical import Document, Malformed, Problem, Record, digest, parse_yaml, read, validate
 from sovereign.contract.data import Data, Tokenizer
 from sovereign.contract.foresight import Forecast, Hypothesis
+from sovereign.contract.method import Classification, Embeddings, Method, Scratch, Tuned
 from sovereign.contract.model import Decoder
 from sovereign.contract.shipping import Shipping
-from sovereign.contract.training import Evaluation, Training
+from sovereign.contract.training import Evaluation, Samples, Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -31,8 +32,9 @@ class Contract(Record):
     seeds: tuple[Seed, ...] = Field(min_length=1, description="`run --seed` takes one of them; the first by default")
     ttl_hours: float = Field(default=24.0, gt=0, description="an intent open for longer counts as unconcluded")
     data: Data
-    tokenizer: Tokenizer
-    model: Decoder
+    method: Method = Scratch()
+    tokenizer: Tokenizer | None = Field(default=None, description="of a model from scratch; a tuned one has its base's")
+    model: Decoder | None = Field(default=None, description="of a model from scratch; a tuned one has its base's")
     training: Training
     evaluation: Evaluation
     shipping: Shipping | None = None
@@ -52,13 +54,36 @@ class Contract(Record):
             raise ValueError(
                 f"forecast of {late[0].metric} at step {late[0].step} is never due: training ends at step {self.training.steps}"
             )
+        (_from_scratch if isinstance(self.method, Scratch) else _tuned)(self)
         return self
+
+    @property
+    def decoder(self) -> Decoder:
+        """The shape of a model from scratch."""
+        assert self.model is not None  # `_consistent` has seen to it
+        return self.model
+
+    @property
+    def trained_tokenizer(self) -> Tokenizer:
+        """The tokenizer section of a model from scratch."""
+        assert self.tokenizer is not None
+        return self.tokenizer
+
+    @property
+    def tuned(self) -> Tuned | None:
+        """The method, where it begins from a base."""
+        return None if isinstance(self.method, Scratch) else self.method
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a window or an example."""
+        return self.decoder.context if isinstance(self.method, Scratch) else self.method.context
 
     @property
     def subject(self) -> str:
         """What the run makes, as a digest: every section but the claims and the prose around them."""
         mine = self.meaning()
-        sections = ("data", "tokenizer", "model", "training", "evaluation", "shipping")
+        sections = ("data", "method", "tokenizer", "model", "training", "evaluation", "shipping")
         return digest({key: mine[key] for key in sections if key in mine})
 
     @classmethod
@@ -69,6 +94,51 @@ class Contract(Record):
         """
         document = read(path, name)
         return validate(cls, overridden(document, overrides) if overrides else document)
+
+
+def _from_scratch(contract: Contract) -> None:
+    """Raise ValueError for what a model from scratch lacks, or could not use."""
+    for section in ("tokenizer", "model"):
+        if getattr(contract, section) is None:
+            raise ValueError(f"{section}: required, and not given: a model from scratch has no base to take it from")
+    if contract.data.examples:
+        raise ValueError(
+            f"data.source of kind {contract.data.source.kind} tunes a base; name it under method, "
+            "as in method: {kind: full, base: {run: ...}, context: 128}"
+        )
+    if contract.data.split.inherit:
+        raise ValueError("data.split.inherit has nobody to inherit from; a model from scratch has no base")
+    if contract.evaluation.generation is not None:
+        raise ValueError("evaluation.generation compares with a base; evaluation.samples is for a model from scratch")
+
+
+def _tuned(contract: Contract) -> None:
+    """Raise ValueError for settings that a tuned model would ignore, and data that its method cannot learn from."""
+    method, data = contract.method, contract.data
+    assert not isinstance(method, Scratch)
+    for section in ("tokenizer", "model"):
+        if getattr(contract, section) is not None:
+            raise ValueError(f"{section}: method {method.kind} takes it from its base and would ignore this; remove it")
+    if isinstance(method, Classification) != data.labelled:
+        wanted = "labels: a source of kind stdlib_labels or labelled" if isinstance(method, Classification) else "text"
+        raise ValueError(f"method {method.kind} learns from {wanted}; data.source is of kind {data.source.kind}")
+    if isinstance(method, Embeddings) and method.new_tokens and not method.base.run:
+        raise ValueError("new_tokens are found in the train side of a base run; a folder or a hub model shows none")
+    if contract.shipping is not None:
+        raise ValueError(
+            "shipping exports a model from scratch; `sovereign export` takes a tuned run once it has closed"
+        )
+    if data.split.inherit and not method.base.run:
+        raise ValueError(f"data.split.inherit needs a base run; nobody knows what {method.base} was trained on")
+    if data.examples and contract.evaluation.samples != Samples():
+        raise ValueError(
+            "evaluation.samples continues function heads of running text and would be ignored; "
+            "held-out prompts are answered by evaluation.generation"
+        )
+    if contract.evaluation.generation is not None and (data.labelled or not data.examples):
+        raise ValueError(
+            f"evaluation.generation answers held-out prompts, and a source of kind {data.source.kind} has none; remove it"
+        )
 
 
 def overridden(document: Document, overrides: Sequence[str]) -> Document:

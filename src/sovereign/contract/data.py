@@ -78,6 +78,65 @@ class HubDataset(Record):
 Single = Annotated[StandardLibrary | Folder | TextFile | JsonLines | Parquet | HubDataset, Field(discriminator="kind")]
 
 
+Drawn = Annotated[
+    int | None, Field(ge=1, description="examples of the train side that are used, drawn by hash; all by default")
+]
+
+
+class LibraryPairs(Record):
+    """Pairs made of the standard library: the signature of a function, and the first paragraph of its docstring.
+
+    An example belongs to the module it comes from: near-duplicate modules, and all that is in them, stay on one side.
+    """
+
+    kind: Literal["stdlib_pairs"]
+    train: Drawn = None
+
+
+class PairsFile(Record):
+    """A prompt and its answer on each line of a JSONL file; only the answer carries loss."""
+
+    kind: Literal["pairs"]
+    path: str
+    prompt: str = "prompt"
+    answer: str = "answer"
+    train: Drawn = None
+
+
+class ChatFile(Record):
+    """A conversation on each line of a JSONL file, turns of role and content; only the assistant's carry loss."""
+
+    kind: Literal["chat"]
+    path: str
+    field: str = "messages"
+    train: Drawn = None
+
+
+class LibraryLabels(Record):
+    """Functions of the standard library, name, arguments and first line of the docstring: does one return a value?"""
+
+    kind: Literal["stdlib_labels"]
+    train: Drawn = None
+
+
+class LabelledFile(Record):
+    """A text and its label on each line of a TSV file with a head, or of a JSONL file."""
+
+    kind: Literal["labelled"]
+    path: str = Field(description="from the root; $NAME at its beginning is a folder that the environment names")
+    text: str = "sentence"
+    label: str = "label"
+    train: Drawn = None
+    otherwise: LibraryLabels | None = Field(
+        default=None, description="what is used where the file is not there; a notice then says so"
+    )
+
+
+Examples = LibraryPairs | PairsFile | ChatFile | LibraryLabels | LabelledFile
+EXAMPLES = (LibraryPairs, PairsFile, ChatFile, LibraryLabels, LabelledFile)
+LABELLED = (LibraryLabels, LabelledFile)
+
+
 class Part(Record):
     """One source of several, and how much of the whole it is to make up."""
 
@@ -104,7 +163,8 @@ class Mixture(Record):
 
 
 Source = Annotated[
-    StandardLibrary | Folder | TextFile | JsonLines | Parquet | HubDataset | Mixture, Field(discriminator="kind")
+    StandardLibrary | Folder | TextFile | JsonLines | Parquet | HubDataset | Mixture | Examples,
+    Field(discriminator="kind"),
 ]
 
 
@@ -125,6 +185,9 @@ class Split(Record):
     validation: float = Field(default=0.1, gt=0, lt=1)
     control: float = Field(default=0.1, gt=0, lt=1)
     salt: str = "sovereign"
+    inherit: bool = Field(
+        default=False, description="a document that an ancestor's run has put on a side stays there; needs a base run"
+    )
 
     @model_validator(mode="after")
     def _leaves_something(self) -> Split:
@@ -148,6 +211,21 @@ class Canaries(Record):
     salt: str = "canary"
 
 
+class Template(Record):
+    """How an example is written out for the model; {content} is what a person wrote."""
+
+    user: str = "{content}\n"
+    assistant: str = "{content}"
+    system: str = "{content}\n"
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Template:
+        for role in ("user", "assistant", "system"):
+            if getattr(self, role).count("{content}") != 1:
+                raise ValueError(f"{role}: {getattr(self, role)!r} must hold {{content}} once")
+        return self
+
+
 class Data(Record):
     """Documents, cleaning, and the split."""
 
@@ -167,17 +245,33 @@ class Data(Record):
         default=None, ge=1, description="the plan is refused where the train side, or what is trained on, is less"
     )
 
+    template: Template | None = Field(
+        default=None, description="how pairs and turns are written out; plainly by default"
+    )
+
     @property
-    def sources(self) -> tuple[Single, ...]:
+    def sources(self) -> tuple[Single | Examples, ...]:
         """The sources themselves, whether one or several."""
         if isinstance(self.source, Mixture):
             return tuple(part.source for part in self.source.parts)
         return (self.source,)
 
+    @property
+    def examples(self) -> bool:
+        """Whether the data are examples, each whole, rather than running text cut into windows."""
+        return isinstance(self.source, EXAMPLES)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether each example has a label."""
+        return isinstance(self.source, LABELLED)
+
     @model_validator(mode="after")
     def _consistent(self) -> Data:
         if self.most_bytes is not None and self.most_bytes < self.least_bytes:
             raise ValueError(f"most_bytes {self.most_bytes} is below least_bytes {self.least_bytes}")
+        if self.template is not None and (not self.examples or self.labelled):
+            raise ValueError(f"template writes out pairs and chats; a source of kind {self.source.kind} has neither")
         if self.licences is not None:
             silent = [one.kind for one in self.sources if getattr(one, "licence", None) is None]
             if silent:

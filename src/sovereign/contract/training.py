@@ -180,6 +180,17 @@ class LongContext(Record):
     )
 
 
+class Generation(Record):
+    """Held-out prompts answered by the base and by the tuned model, on the same draws."""
+
+    prompts: int = Field(default=12, ge=0, description="held-out prompts with their reference answers")
+    tokens: int = Field(default=48, ge=1)
+    temperature: float = Field(default=0.7, ge=0, description="0 is greedy")
+    top_k: int = Field(default=50, ge=0, description="0 keeps every token")
+    canaries: tuple[str, ...] = Field(default=(), description="prompts whose answers are kept before and after, whole")
+    attempts: int = Field(default=5, ge=1, description="answers to each canary; all of them are kept")
+
+
 class Evaluation(Record):
     """What is measured on the way, in evaluation mode: the same documents every time."""
 
@@ -189,5 +200,6 @@ class Evaluation(Record):
     batch: int = Field(default=8, ge=1, description="windows in one forward; does not change the result")
     samples: Samples = Samples()
     probes: Probes = Probes()
+    generation: Generation | None = Field(default=None, description="of a tuned model")
     replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")
     long_context: LongContext | None = None

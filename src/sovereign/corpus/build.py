@@ -41,7 +41,7 @@ from sovereign.corpus import canaries, tokens
 from sovereign.corpus.documents import Found, LeftOut, Text, clean, gather, left, to_shares
 from sovereign.corpus.scoring import Ids
 from sovereign.corpus.shards import Shards, open_shards, sealed, unsealed, write_shards
-from sovereign.corpus.split import Side, near_duplicates, sides
+from sovereign.corpus.split import Side, inherited, near_duplicates, sides
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Bpe
@@ -166,9 +166,13 @@ class Corpus:
         return tokens.decode(self._tokenizer, ids)
 
 
-def build(data: Data, tokenizer: Tokenizer, root: Path, cache: Path, told: Told) -> Corpus:
+def build(
+    data: Data, tokenizer: Tokenizer, root: Path, cache: Path, told: Told, known: Mapping[str, Side] | None = None
+) -> Corpus:
     """Return the corpus of a data and a tokenizer section, built under `cache` unless it stands there whole.
 
+    `known` says on which side an ancestor's run put a document: it decides where the contract inherits, and
+    split.Contaminated is raised where the split would be drawn anew.
     Raises Malformed for what cannot be read, and ValueError for a split that leaves a side empty, a mixture with an
     empty part, and a tokenizer that is not as the contract expects.
     """
@@ -177,13 +181,14 @@ def build(data: Data, tokenizer: Tokenizer, root: Path, cache: Path, told: Told)
     found = list(gather(data.source, root))
     read_seconds = time.perf_counter() - began
     file = _existing(tokenizer, root)
-    folder = cache / _key(data, tokenizer, file, found).removeprefix("sha256:")[:16]
+    known = known or {}
+    folder = cache / _key(data, tokenizer, file, found, known).removeprefix("sha256:")[:16]
     if (folder / "corpus.json").exists():
         return open_corpus(folder)
     partial = cache / f".{folder.name}.{secrets.token_hex(4)}.partial"
     partial.mkdir(parents=True)
     try:
-        _build_in(partial, data, tokenizer, file, found, read_seconds, told)
+        _build_in(partial, data, tokenizer, file, found, read_seconds, told, known)
         try:
             os.rename(partial, folder)
         except OSError:  # another builder was first; both built the same
@@ -218,7 +223,7 @@ def _existing(section: Tokenizer, root: Path) -> Path | None:
     return root / section.path if isinstance(section, ImportedTokenizer) else None
 
 
-def _key(data: Data, tokenizer: Tokenizer, file: Path | None, found: Sequence[Found]) -> str:
+def _key(data: Data, tokenizer: Tokenizer, file: Path | None, found: Sequence[Found], known: Mapping[str, Side]) -> str:
     try:
         imported = digest_bytes(file.read_bytes()) if file else ""
     except OSError as error:
@@ -230,6 +235,7 @@ def _key(data: Data, tokenizer: Tokenizer, file: Path | None, found: Sequence[Fo
             "data": meant,
             "tokenizer": tokenizer.meaning() | {"file": imported},
             "source": [[one.name, digest_bytes(one.data), one.licence] for one in found],
+            **({"known": dict(known)} if known else {}),
         }
     )
 
@@ -242,6 +248,7 @@ def _build_in(
     found: Sequence[Found],
     read_seconds: float,
     told: Told,
+    known: Mapping[str, Side],
 ) -> None:
     seconds = {"reading": read_seconds}
 
@@ -262,7 +269,8 @@ def _build_in(
     if isinstance(data.source, Mixture):
         texts, beyond = to_shares(texts, data.source.parts)
         left_out += beyond
-    side = sides({one.document: clusters[one.document] for one in texts}, data.split)
+    drawn = sides({one.document: clusters[one.document] for one in texts}, data.split)
+    side = inherited(drawn, known, data.split.inherit)
     with timed("tokenizer"):
         if isinstance(section, TrainedBpe):
             # the train side only: a vocabulary chosen on validation text would already know it

@@ -93,3 +93,25 @@ def _side(cluster: str, split: Split) -> Side:
     if drawn < split.validation:
         return "validation"
     return "control" if drawn < split.validation + split.control else "train"
+
+
+class Contaminated(ValueError):
+    """A split that would hold out what an ancestor was trained on, or train on what it held out (CASE-08)."""
+
+
+def inherited(drawn: Mapping[str, Side], known: Mapping[str, Side], inherit: bool) -> dict[str, Side]:
+    """Return document -> side, the side that an ancestor put it on first, where the contract inherits.
+
+    Raises Contaminated, with the counts, where it does not and the two differ.
+    """
+    if inherit:
+        return {document: known.get(document, side) for document, side in drawn.items()}
+    differing = [document for document, side in drawn.items() if known.get(document, side) != side]
+    leaked = [document for document in differing if known[document] == "train"]
+    found = [document for document in differing if drawn[document] == "train"]
+    if leaked or found:
+        raise Contaminated(
+            f"lineage contamination: this split holds out {len(leaked)} documents that an ancestor trained on, and trains "
+            f"on {len(found)} that it held out; set data.split.inherit: true to keep the ancestors' sides"
+        )
+    return dict(drawn)

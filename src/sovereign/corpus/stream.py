@@ -40,6 +40,15 @@ class Batch:
     windows: Windows
     passed: int  # the pass, counted from 0, that the first window of the whole step belongs to
 
+    @property
+    def inputs(self) -> NDArray[np.int64]:
+        return self.ids[:, :-1]
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """The token after each input."""
+        return self.ids[:, 1:]
+
 
 @dataclass(frozen=True)
 class Exposure:

@@ -37,6 +37,7 @@ class Subjects(Record):
         default=None, description="the files the data came from, where they stand in the repository"
     )
     tokenizer: Digest | None = None
+    base: Digest | None = Field(default=None, description="the weights that are tuned")
     model: Digest = Field(description="the contract's data, tokenizer, model, training and evaluation sections")
     evaluator: Digest = Field(description="the source files that compute measurements from rows")
 
@@ -116,6 +117,7 @@ class Intent(Record):
     worktree: Worktree
     planned: Planned
     ttl_hours: float
+    parent: str | None = Field(default=None, description="contract/run of the base that is tuned, where it is a run")
     answers: tuple[Digest, ...] = Field(default=(), description="evidence of falsified results that this run answers")
     command: str
     scripts: tuple[str, ...] = Field(default=(), description="files a callback's code subject digests, from the root")

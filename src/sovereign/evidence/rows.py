@@ -34,7 +34,15 @@ class CorpusRow(Row):
     name: str
     split: Literal["train", "validation", "control", "left_out"]
     reason: Literal[
-        "", "too_short", "too_long", "not_utf8", "exact_duplicate", "licence", "near_duplicate", "over_share"
+        "",
+        "too_short",
+        "too_long",
+        "not_utf8",
+        "exact_duplicate",
+        "licence",
+        "near_duplicate",
+        "over_share",
+        "not_drawn",
     ] = ""
     bytes: Count
     tokens: Count
@@ -413,6 +421,69 @@ class InheritedRow(Row):
     consumed: int = Field(ge=1, description="times one of its windows was consumed")
 
 
+class AttestationRow(Row):
+    """What was to be true of a tuned model, and what was found in the live one."""
+
+    kind: Literal["attestation"] = "attestation"
+    step: Count
+    subject: Literal[
+        "loaded_tensors", "parent_loss", "trainable_parameters", "adapters", "frozen_weights", "quantized_weights",
+        "vocabulary",
+    ]  # fmt: skip
+    expected: str
+    found: str
+    tolerance: float = Field(
+        default=0.0, ge=0, description="share of the expected number; 0 where the two must be equal"
+    )
+
+
+class Piece(Record):
+    """A stretch of an example's text, and whether its tokens carry loss."""
+
+    text: str
+    learned: bool
+
+
+class MaskRow(Row):
+    """One example as it is trained on: what is given, and what is learned."""
+
+    kind: Literal["mask"] = "mask"
+    document: DocumentId
+    pieces: tuple[Piece, ...]
+    tokens: int = Field(ge=1, description="inputs")
+    targets: int = Field(ge=1, description="tokens that carry loss")
+    cut: Count = Field(description="tokens beyond the context, over all examples")
+
+
+class PredictionRow(Row):
+    """The label that was given to a held-out text: by the model, or by a floor that needs none."""
+
+    kind: Literal["prediction"] = "prediction"
+    step: Count
+    split: Literal["validation", "control"]
+    by: Literal["model", "majority", "bag_of_words"]
+    document: DocumentId
+    label: str
+    predicted: str
+
+
+class GenerationRow(Row):
+    """An answer to a prompt: by the base, and by the tuned model on the same draws."""
+
+    kind: Literal["generation"] = "generation"
+    step: Count
+    writer: Literal["base", "tuned"]
+    prompt_id: Count
+    attempt: Count
+    canary: bool = Field(default=False, description="a prompt of the contract's own, without a reference")
+    document: DocumentId | Literal[""] = ""
+    prompt: str
+    reference: str = ""
+    text: str
+    copied: bool = Field(default=False, description="whether it stands word for word among the answers trained on")
+    seed: Count
+
+
 AnyRow = (
     CorpusRow
     | TokenizerRow
@@ -441,6 +512,10 @@ AnyRow = (
     | NoveltyRow
     | ReferenceRow
     | LineageRow
+    | AttestationRow
+    | MaskRow
+    | PredictionRow
+    | GenerationRow
     | InheritedRow
 )
 KINDS: dict[str, type[Row]] = {
@@ -473,6 +548,10 @@ KINDS: dict[str, type[Row]] = {
         NoveltyRow,
         ReferenceRow,
         LineageRow,
+        AttestationRow,
+        MaskRow,
+        PredictionRow,
+        GenerationRow,
         InheritedRow,
     )
 }

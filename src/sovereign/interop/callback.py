@@ -233,10 +233,8 @@ def _refusals(contract: Contract, args: Any, state: Any, model: Any) -> Iterator
     promised = promised_vocabulary(contract)
     if promised is not None and promised != vocabulary:
         yield ("tokenizer", "vocabulary"), f"{promised}, and the model has {vocabulary} entries"
-    elif contract.model.parameters(vocabulary) != _parameters(model):
-        told = (
-            f"describes {contract.model.parameters(vocabulary):,} parameters, and the model has {_parameters(model):,}"
-        )
+    elif contract.decoder.parameters(vocabulary) != _parameters(model):
+        told = f"describes {contract.decoder.parameters(vocabulary):,} parameters, and the model has {_parameters(model):,}"
         yield ("model",), told
 
 

@@ -57,7 +57,7 @@ def begin(
         worktree=worktree(root, [root / contract.spec, root / "contracts" / f"{contract.contract}.yaml", *paths]),
         planned=Planned(
             steps=training.steps,
-            tokens=training.steps * training.sequences * contract.model.context,
+            tokens=training.steps * training.sequences * contract.context,
             parameters=parameters,
             vocabulary=vocabulary,
         ),
@@ -91,7 +91,7 @@ def import_series(
     vocabulary = series.vocabulary or promised_vocabulary(contract)
     intent = begin(
         contract, spec, root, now, origin="import", seed=contract.seeds[0] if seed is None else seed,
-        vocabulary=vocabulary, parameters=contract.model.parameters(vocabulary) if vocabulary else None, command=command,
+        vocabulary=vocabulary, parameters=contract.decoder.parameters(vocabulary) if vocabulary else None, command=command,
     )  # fmt: skip
     folder = folder_of(intent, root)
     journal = Journal(folder / "rows", intent.run)

@@ -96,6 +96,8 @@ def gap(observed: Observed) -> Interval:
 
 def step0_distance(observed: Observed) -> Interval:
     """Return |step-0 validation loss - ln V|: an untrained model should know nothing, and claim nothing."""
+    if observed.intent.promise.tuned is not None:
+        raise Unmeasurable("a tuned model begins with what its base knows; tuning/mismatches compares the two")
     sums, tokens = columns(evaluated(observed, "validation", step=0))
     if not len(sums):
         raise Unmeasurable("no evaluation at step 0")

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
-from sovereign.metrics import data, degeneration, loss, memorization, parity, positions, reported, text, training
+from sovereign.metrics import (
+    data,
+    degeneration,
+    loss,
+    memorization,
+    parity,
+    positions,
+    reported,
+    text,
+    training,
+    tuning,
+)
 from sovereign.metrics.intervals import Interval, Unmeasurable, Word
 
 Measured = Callable[[Observed], Interval | Word]
@@ -42,6 +53,15 @@ METRICS: dict[str, Measured] = {
     "samples/compression_ratio": degeneration.compression_ratio,
     "samples/longest_run": degeneration.longest_run,
     "samples/length": degeneration.sample_length,
+    "tuning/mismatches": tuning.mismatches,
+    "tuning/improvement": tuning.improvement,
+    "tuning/learned_share": tuning.learned_share,
+    "classification/accuracy": tuning.accuracy,
+    "classification/above_majority": tuning.above_majority,
+    "classification/above_bag_of_words": tuning.above_bag_of_words,
+    "classification/least_recall": tuning.least_recall,
+    "generation/chrf_gain": tuning.chrf_gain,
+    "generation/copied_rate": tuning.copied_rate,
     "reported/validation_loss": reported.validation_loss,
     **parity.METRICS,
 }

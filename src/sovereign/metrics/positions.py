@@ -13,17 +13,17 @@ from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, paired_r
 
 def late_gain(observed: Observed) -> Interval:
     """Return how much lower the loss is in the second half of the trained length than in the first, in nats per token."""
-    half = observed.intent.promise.model.context // 2
+    half = observed.intent.promise.context // 2
     return _between(
         observed,
         lambda row: row.stop <= half,
-        lambda row: half <= row.start < observed.intent.promise.model.context,
+        lambda row: half <= row.start < observed.intent.promise.context,
     )
 
 
 def beyond_rise(observed: Observed) -> Interval:
     """Return how much higher the loss is beyond the trained length than in the second half of it, in nats per token."""
-    context = observed.intent.promise.model.context
+    context = observed.intent.promise.context
     return _between(observed, lambda row: row.start >= context, lambda row: context // 2 <= row.start < context)
 
 

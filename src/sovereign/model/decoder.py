@@ -226,6 +226,15 @@ class Decoder(nn.Module):
         """Return logits [b, t, v] for the token after each of `ids` [b, t]."""
         return self.lm_head(self.model(ids)[0])
 
+    @property
+    def context(self) -> int:
+        """Positions that the model is trained on."""
+        return self.shape.context
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Return normalised hidden states [b, t, h]."""
+        return self.model(ids)[0]
+
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of `targets` [b, t] given `inputs` [b, t]: a scalar in nats, summed over all but IGNORED.
 
@@ -242,6 +251,10 @@ class Decoder(nn.Module):
         """Return the loss of each target [b, t] in nats, without a gradient; IGNORED loses 0."""
         hidden = self.model(inputs)[0].flatten(0, 1)
         return token_losses(hidden, self.lm_head.weight, targets.flatten()).view_as(targets)
+
+    def cache(self, sequences: int, positions: int) -> Cache:
+        """Return room for the keys and values of so many sequences."""
+        return Cache(self, sequences, positions)
 
     def step(self, ids: Tensor, cache: Cache) -> Tensor:
         """Return logits [b, t, v] for the token after each of `ids` [b, t], which continue what `cache` holds.

@@ -48,12 +48,21 @@ def model_card(shown: Shown) -> bytes:
     return ("\n\n".join(parts) + "\n").encode()
 
 
-def _model(shown: Shown, promise: Contract) -> str:
-    shape = promise.model
-    lines = [
+def _made(shown: Shown, promise: Contract) -> str:
+    """Return what kind of model it is, and how it was made."""
+    method = promise.tuned
+    if method is not None:
+        base = shown.intent.parent or str(method.base)
+        return f"- {method.kind}, beginning from {code(base)}; the weights here are the plain model that this makes"
+    shape = promise.decoder
+    return (
         f"- Llama-family decoder: {shape.layers} layers, hidden {shape.hidden}, {shape.heads} heads ({shape.kv_heads} for keys and values),"
         f" feed-forward {shape.ffn}, context {shape.context}, {'tied' if shape.tied_embeddings else 'untied'} embeddings"
-    ]
+    )
+
+
+def _model(shown: Shown, promise: Contract) -> str:
+    lines = [_made(shown, promise)]
     planned = shown.intent.planned
     if planned.parameters is not None and planned.vocabulary is not None:
         lines.append(f"- {planned.parameters:,} parameters, vocabulary {planned.vocabulary:,} (byte-level BPE)")

@@ -107,7 +107,7 @@ def run_view(folder: RunFolder) -> RunView:
         reported=bool(told),
         floors=(*known, *_floors(observed.of(FloorRow))),
         positions=_positions(observed.of(PositionRow)),
-        context=folder.intent.promise.model.context,
+        context=folder.intent.promise.context,
         samples=_samples(observed.of(SampleRow)),
         costs=observed.of(CostRow),
         notices=observed.of(NoticeRow),

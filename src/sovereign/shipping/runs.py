@@ -71,7 +71,10 @@ def read_run(found: Found) -> Weights:
     intent = found.folder.intent
     assert intent is not None
     stored = read_safetensors(found.checkpoint / "model.safetensors")
-    shape = intent.promise.model
+    if intent.promise.tuned is not None:
+        # of a run that tuned a base the checkpoints hold what moved; beside them stands the plain model it makes
+        return read_huggingface(found.checkpoint.parents[1] / "model")
+    shape = intent.promise.decoder
     tokenizer = tokens.load(found.tokenizer)
     vocabulary = tokenizer.get_vocab_size()
     require_fit(stored, shape, vocabulary, str(found.checkpoint / "model.safetensors"))

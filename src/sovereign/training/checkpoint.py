@@ -171,10 +171,14 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the model's parameters and persistent buffers, a tensor with two names (tied embeddings) once."""
+    """Yield the model's parameters and persistent buffers, a tensor with two names (tied embeddings) once.
+
+    Where some are frozen, those that move: the others are the base's, which its own digest names.
+    """
     seen: set[int] = set()
+    frozen = any(not weight.requires_grad for weight in model.parameters())
     for name, weight in model.state_dict(keep_vars=True).items():
-        if id(weight) not in seen:
+        if id(weight) not in seen and (weight.requires_grad or not frozen):
             seen.add(id(weight))
             yield name, weight
 

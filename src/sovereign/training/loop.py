@@ -26,7 +26,10 @@ FIRST_LOSS_MARGIN = 0.5  # nats between the first loss and the expected one befo
 
 class Batch(Protocol):
     @property
-    def ids(self) -> np.ndarray: ...  # int64 [windows, context + 1]: a window's tokens, and the one after them
+    def inputs(self) -> np.ndarray: ...  # int64 [windows, t]
+
+    @property
+    def targets(self) -> np.ndarray: ...  # int64 [windows, t], what the model loses on at each input; IGNORED: nothing
 
     @property
     def windows(self) -> np.ndarray: ...  # int64 [windows], which windows of the corpus these are
@@ -102,15 +105,14 @@ def train(
                 batch = stream.batch(step, ranks.rank, ranks.size)
             except Exhausted as reason:
                 raise Stopped("exhausted", step, f"the stream has no more: {reason}") from None
-            ids = torch.from_numpy(batch.ids).to(device)
-            inputs, targets = ids[:, :-1], ids[:, 1:]
+            inputs, targets = (torch.from_numpy(ids).to(device) for ids in (batch.inputs, batch.targets))
             if ignore is not None:
                 targets = targets.masked_fill(targets == ignore, IGNORED)
             tokens = int(ranks.sums(int((targets != IGNORED).sum()))[0])
-            agreed(_fault(guards.batch, step, batch.ids, tokens), ranks)
+            agreed(_fault(guards.batch, step, batch.inputs, tokens), ranks)
 
             total = torch.zeros((), device=device)
-            size = settings.micro_batch or len(ids)
+            size = settings.micro_batch or len(inputs)
             parts = list(zip(inputs.split(size), targets.split(size), strict=True))
             for number, (some_inputs, some_targets) in enumerate(parts, 1):
                 with exchanging(number == len(parts)):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sovereign.model.decoder import Cache, Decoder
 from sovereign.training.evaluation import evaluating
 
 
 def sample(
-    model: Decoder,
+    model: Any,
     prompts: Sequence[Sequence[int]],
     tokens: int,
     *,
@@ -28,7 +28,7 @@ def sample(
     the others touch it only through the last bit of a float. `temperature` 0 takes the likeliest
     token, `top_k` 0 keeps all of them. Raises ValueError for a prompt that is empty or leaves no room in the context.
     """
-    context = model.shape.context
+    context = model.context
     for index, prompt in enumerate(prompts):
         if not 1 <= len(prompt) <= context - tokens:
             raise ValueError(
@@ -50,7 +50,7 @@ def sample(
 
     chosen = torch.empty(len(prompts), tokens, dtype=torch.int64)
     with evaluating(model):
-        cache = Cache(model, len(prompts), int(lengths.max()) + tokens)
+        cache = model.cache(len(prompts), int(lengths.max()) + tokens)
         logits = model.step(padded.to(device), cache)
         logits = logits[torch.arange(len(prompts), device=device), lengths - 1]
         cache.lengths += lengths
