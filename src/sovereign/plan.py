@@ -17,6 +17,7 @@ from sovereign.corpus.build import SIDES, Corpus, build
 from sovereign.corpus.examples import ExampleSet, ExampleStream
 from sovereign.corpus.stream import Stream
 from sovereign.corpus.tokens import misfit
+from sovereign.lineage import Missing
 from sovereign.model.adapters import Unattached
 from sovereign.model.decoder import build as build_model
 from sovereign.model.pretrained import Unfit
@@ -282,6 +283,7 @@ def plan(
         ValueError,
         Unfit,
         Unattached,
+        Missing,
     ) as reason:  # a side without documents, a vocabulary that the text does not give
         raise Refused((str(reason),)) from None
     stream: Stream | ExampleStream

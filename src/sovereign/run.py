@@ -124,7 +124,7 @@ def promised(
         worktree=worktree(root, scope(plan.contract, root)),
         planned=Planned(
             steps=plan.contract.training.steps, tokens=plan.tokens, windows=plan.windows, passes=plan.passes,
-            parameters=plan.parameters, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
+            parameters=plan.parameters, trainable=plan.trainable if plan.tuning else None, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
         ),
         ttl_hours=plan.contract.ttl_hours,
         parent=plan.tuning.parent.name if plan.tuning and plan.tuning.parent else None,

@@ -135,7 +135,7 @@ def _figures(one: Contender) -> dict[tuple[str, str], Estimate]:
         put("train documents", "", sum(row.split == "train" for row in corpus))
     rows = sorted(observed.of(StepRow), key=lambda row: row.step)
     if planned.parameters:
-        put("trainable parameters", "", planned.parameters)
+        put("trainable parameters", "", planned.trainable or planned.parameters)
     if rows:
         put("updates", "", len(rows))
         put("target tokens", "", sum(row.tokens for row in rows))

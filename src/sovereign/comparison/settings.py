@@ -44,6 +44,7 @@ MOVES: tuple[tuple[str, str, set[str]], ...] = (
     ("training.precision", PRECISION, {PRECISION}),
     ("model.context", PER_STEP, {*_AMOUNT, SCORED}),
     ("model.", "", {PARAMETERS}),
+    ("method.", "", {PARAMETERS}),
     ("tokenizer.", "tokenizer", {"tokenizer", "data", VOCABULARY, PARAMETERS, SCORED, *_AMOUNT}),
     ("data.", "data", {"data", "tokenizer", VOCABULARY, PARAMETERS, SCORED, *_AMOUNT}),
     ("seed", "", {ORDER}),
@@ -85,7 +86,11 @@ def applied(observed: Observed) -> dict[str, Value]:
         rates = [(row.step, row.learning_rate) for row in told if row.learning_rate is not None]
         if rates:
             found[RATES] = said_rates(rates)
-    known = {PARAMETERS: planned.parameters, VOCABULARY: planned.vocabulary, PASSES: planned.passes}
+    known = {
+        PARAMETERS: planned.trainable or planned.parameters,
+        VOCABULARY: planned.vocabulary,
+        PASSES: planned.passes,
+    }
     found |= {name: value for name, value in known.items() if value is not None}
     if observed.intent.environment.precision != "unknown":
         found[PRECISION] = observed.intent.environment.precision

@@ -280,7 +280,8 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
         source="rows",
         broke=broke,
         steps=steps,
-        tokens_per_step=intent.planned.tokens / intent.planned.steps,
+        # examples are of different lengths: their steps are planned as a whole
+        tokens_per_step=None if intent.promise.data.examples else intent.planned.tokens / intent.planned.steps,
         validation=validation,
         train_probe=scores.get("train_probe"),
         control=scores.get("control"),

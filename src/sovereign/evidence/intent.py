@@ -89,6 +89,7 @@ class Planned(Record):
     windows: int | None = Field(default=None, ge=1, description="windows on the train side")
     passes: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, ge=1)
+    trainable: int | None = Field(default=None, ge=1, description="parameters that move, where a base is tuned")
     vocabulary: int | None = Field(default=None, ge=1)
     peak_bytes: int | None = Field(
         default=None, ge=1, description="memory of one process while it trains, as predicted"
