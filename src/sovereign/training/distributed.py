@@ -18,9 +18,6 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 Sharing = Literal["ddp", "fsdp"]
@@ -138,6 +135,9 @@ def shard(model: nn.Module, ranks: Ranks, sharing: Sharing, device: torch.device
     """
     if ranks.size == 1 or sharing == "ddp":
         return
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # a second, for those who share so
+
     mesh = init_device_mesh(device.type, (ranks.size,))
     for layer in layers(model):
         fully_shard(layer, mesh=mesh)
@@ -174,11 +174,11 @@ def shared_loss(
     """
     if ranks.size == 1:
         return model.loss, lambda now: nullcontext()  # type: ignore[return-value]
-    if isinstance(model, FSDPModule):
+    if any(in_parts(weight) for weight in model.parameters()):
 
         @contextmanager
         def exchanging(now: bool) -> Iterator[None]:
-            model.set_requires_gradient_sync(now)
+            model.set_requires_gradient_sync(now)  # type: ignore[operator]
             yield
 
         return model.loss, exchanging  # type: ignore[return-value]
@@ -188,20 +188,27 @@ def shared_loss(
     return wrapped, lambda now: nullcontext() if now else wrapped.no_sync()
 
 
+def in_parts(tensor: Tensor) -> bool:
+    """Say whether each process holds a part of a tensor; where none was ever made so, nothing is loaded to know it."""
+    made = sys.modules.get("torch.distributed.tensor")
+    return made is not None and isinstance(tensor, made.DTensor)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor as it would be in one process; all processes must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if in_parts(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def own(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this process holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if in_parts(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def like(tensor: Tensor, wanted: Tensor) -> Tensor:
     """Return a whole tensor, which every process has, on the device and in the parts of `wanted`."""
-    if isinstance(wanted, DTensor):
-        return distribute_tensor(
-            tensor.to(wanted.device), wanted.device_mesh, wanted.placements, src_data_rank=None
-        )  # fmt: skip
+    if in_parts(wanted):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = wanted.device_mesh, wanted.placements  # type: ignore[attr-defined]
+        return distribute_tensor(tensor.to(wanted.device), mesh, placements, src_data_rank=None)
     return tensor.to(wanted.device)
