@@ -64,6 +64,13 @@ def test_every_room_has_a_place() -> None:
     assert set() == {room(file) for file in FILES} - MAY.keys()
 
 
+def test_every_room_stands_on_the_plan_of_the_house() -> None:
+    """docs/architecture.md has a line for each room: a newcomer finds it there."""
+    page = (PACKAGE.parent.parent / "docs/architecture.md").read_text()
+
+    assert [] == [name for name in MAY if name != "__init__" and f"| `{name}" not in page]
+
+
 def test_imports_run_downwards() -> None:
     """No room imports one above it, or one it has no business with."""
     wrong = [
