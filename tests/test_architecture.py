@@ -68,7 +68,7 @@ def test_every_room_stands_on_the_plan_of_the_house() -> None:
     """docs/architecture.md has a line for each room: a newcomer finds it there."""
     page = (PACKAGE.parent.parent / "docs/architecture.md").read_text()
 
-    assert [] == [name for name in MAY if name != "__init__" and f"| `{name}" not in page]
+    assert [] == [name for name in MAY if not name.startswith("__") and f"| `{name}" not in page]
 
 
 def test_imports_run_downwards() -> None:
