@@ -60,7 +60,7 @@ class Plan:
     @property
     def windowed(self) -> Stream:
         """The stream of windows of running text."""
-        assert isinstance(self.stream, Stream)
+        assert not isinstance(self.stream, ExampleStream)
         return self.stream
 
     @property
@@ -303,7 +303,7 @@ def plan(
         corpus.vocabulary, contract.trained_tokenizer.vocabulary or corpus.vocabulary, pretrained=False
     ):
         refusals.append(wrong)
-    if isinstance(stream, Stream):
+    if not isinstance(stream, ExampleStream):
         refusals += too_little(contract, stream.shards.tokens)
     share, left = divmod(training.sequences, ranks.size)
     if left:
