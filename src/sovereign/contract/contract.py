@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -174,8 +173,3 @@ class _Overridden(Document):
             if keys[: len(set_key)] == set_key or (set_key[: len(keys)] == keys and keys):
                 return Problem(f"--set {override}", message)
         return super().problem(keys, message)
-
-
-def applied(overrides: Sequence[str]) -> str:
-    """Return overrides as one line for people."""
-    return " ".join(f"--set {json.dumps(one) if ' ' in one else one}" for one in overrides)
