@@ -59,6 +59,8 @@ def test_samples_are_kept_at_every_evaluation(asked: Path) -> None:
     evaluated = {row["step"] for row in rows(only_run(asked))["evaluation"]}
     assert evaluated == by_step.keys()
     assert all(prompts[:2] == [0, 1] for prompts in by_step.values())
+    # at the last step all prompts, each once: the planted bug logged those of the evaluation twice
+    assert [0, 1, 2] == by_step[max(by_step)]
 
 
 def test_the_evidence_verifies_and_is_diagnosed(asked: Path) -> None:

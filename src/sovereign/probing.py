@@ -49,7 +49,9 @@ def observe(asked: Asked, log: Callable[..., None], cost: Callable[[str], Abstra
     evaluation, canaries = asked.plan.contract.evaluation, asked.plan.contract.data.canaries
     probes = evaluation.probes
     with cost("samples"):
-        written = write_samples(asked, evaluation.samples.prompts, log)
+        # a run ends with an evaluation, which has begun with these
+        already = evaluation.samples.at_evaluations
+        written = write_samples(asked, evaluation.samples.prompts, log, already=already)
     if evaluation.long_context:
         with cost("loss by position"):
             for row in positions(asked, evaluation.long_context, log):
@@ -79,10 +81,13 @@ def observe(asked: Asked, log: Callable[..., None], cost: Callable[[str], Abstra
                 log("novelty", **row)
 
 
-def write_samples(asked: Asked, count: int, log: Callable[..., None], controls: bool = True) -> list[list[int]]:
+def write_samples(
+    asked: Asked, count: int, log: Callable[..., None], controls: bool = True, already: int = 0
+) -> list[list[int]]:
     """Log a continuation of each of `count` held-out function heads, and return the model's ids.
 
-    The controls beside it are a bigram sampler and one of newlines, which show what a metric gives for nothing.
+    The controls beside it are a bigram sampler and one of newlines, which show what a metric gives for nothing. The
+    first `already` continuations of the model were logged at this step before: they are the same, and stand once.
     """
     settings, corpus, seed = asked.plan.contract.evaluation.samples, asked.plan.text, asked.plan.seed
     room = asked.plan.contract.context - settings.tokens
@@ -109,7 +114,8 @@ def write_samples(asked: Asked, count: int, log: Callable[..., None], controls: 
 
     bigram = BigramModel.count(corpus.train) if controls else None
     for number, ((prompt, ids), continuation) in enumerate(zip(prompts, written, strict=True)):
-        keep(prompt, "model", corpus.decode(continuation))
+        if number >= already:
+            keep(prompt, "model", corpus.decode(continuation))
         if bigram is not None:
             counted = bigram.sample(ids[-1], settings.tokens, np.random.default_rng([seed, number]))
             keep(prompt, "bigram", corpus.decode([token for token in counted if token != corpus.end_of_text]))
