@@ -43,6 +43,7 @@ def planned(name: str, root: Path) -> None:
     assert found.parameters == contract.decoder.parameters(found.vocabulary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_ablation_plans(name: str, root: Path) -> None:
     """No ablation is refused: it loads, its corpus is built, its steps fit."""

@@ -168,6 +168,7 @@ def test_a_hub_dataset_is_read_at_its_commit(served: dict[str, str]) -> None:
     assert len(second.stdout.splitlines()) == 9
 
 
+@pytest.mark.slow
 def test_another_revision_is_never_taken_instead(served: dict[str, str]) -> None:
     """CASE-09: without a connection `datasets` gives the revision it kept last; that is an error, not the data asked for."""
     assert read_hub(served, "someone/texts", B).returncode == 0

@@ -35,6 +35,7 @@ def test_a_difference_of_shares_has_newcombes_ends(first: tuple[int, int], secon
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-9)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_falls_as_statsmodels_does(p: list[float]) -> None:
     """The same hypotheses fall."""

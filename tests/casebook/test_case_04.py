@@ -30,6 +30,7 @@ def test_below_the_minimum_nothing_is_planned_or_run(root: Path, command: str) -
     assert not (root / "evidence").exists()
 
 
+@pytest.mark.slow
 def test_a_waived_minimum_discharges_nothing(root: Path) -> None:
     """With the minimum overridden the run takes place, is exploratory, and no criterion is DISCHARGED by it."""
     ran = sovereign(root, "run", "--contract", "contracts/toy.yaml", "--device", "cpu", "--set", "data.least_tokens=1")
@@ -39,6 +40,7 @@ def test_a_waived_minimum_discharges_nothing(root: Path) -> None:
     assert {(0, 2, 2)} == {(line["DISCHARGED"], line["OPEN"], line["of"]) for line in board}
 
 
+@pytest.mark.slow
 def test_the_same_run_without_a_minimum_discharges(tmp_path: Path) -> None:
     """The control of the test above: what did not count there counts where no minimum was waived."""
     root = repository(tmp_path)

@@ -37,6 +37,7 @@ def test_another_device_than_the_contracts_is_refused(tmp_path: Path) -> None:
     assert "device 'cpu': the contract is to run on cuda (training.device)" in found.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_shard_ends_it(tmp_path: Path) -> None:
     """Plant: one listed shard is gone; it is named, and no intent is written."""
     root = repository(tmp_path)
@@ -50,6 +51,7 @@ def test_a_missing_shard_ends_it(tmp_path: Path) -> None:
     assert not (root / "evidence").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "told"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from sourced import repository, sovereign
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -37,6 +38,7 @@ def planted(path: Path) -> None:
     path.write_text(tokenizer.to_str())
 
 
+@pytest.mark.slow
 def test_another_tokenizer_than_the_reference_is_refused(tmp_path: Path) -> None:
     """The right file runs, and leaves its probe strings as rows; the planted one is refused on all three counts."""
     root = repository(tmp_path)
