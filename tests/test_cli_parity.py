@@ -93,6 +93,7 @@ def test_a_missing_engine_is_never_a_pass(folder: Path, tmp_path: Path) -> None:
     assert "not shown: sound.gguf in llama.cpp: torch was asked for" in asked_for.stdout
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> None:
     """Too few prompts, a malformed prompt, another policy of special tokens and a broken file: each its exit code."""
     (tmp_path / "few.jsonl").write_text('"one"\n{"text": "two"}\n')

@@ -129,6 +129,7 @@ print(rows.nbytes, held("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_forward_never_holds_the_dense_weights():
     """Running 2^28 weights takes less than half their packed size on top of it, where dense weights take seven times it."""
