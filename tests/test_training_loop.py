@@ -529,6 +529,7 @@ def test_a_resumed_run_sees_the_spike_too():
     assert forgetful == []
 
 
+@pytest.mark.slow
 def test_a_stall_barks():
     """A stream that hangs for longer than `stall_seconds` is a notice while it still hangs; a quick run is silent."""
 
