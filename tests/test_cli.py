@@ -311,3 +311,27 @@ def test_a_remembered_gate_loads_no_arithmetic(tmp_path: Path) -> None:
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
 
     assert found.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("codes", "exit_"),
+    [
+        ([], 0),
+        ([7, 7], 7),
+        ([7, -15, -15], 7),
+        ([-15, 8], 8),
+        ([-9, 8], 8),
+        ([-9, -15], 8),
+        ([-15, -15], 8),
+        ([70, -15], 70),
+    ],
+)
+def test_what_the_launcher_ends_is_no_end_of_its_own(codes: list[int], exit_: int) -> None:
+    """Of several processes the one that ended by itself decides; a signal from elsewhere leaves the run open: 8.
+
+    The planted bug is the first form, which took the launcher's SIGTERM for a death: a refusal of three ranks exited 8
+    whenever two of them were a moment slower to leave.
+    """
+    from sovereign.cli.run import ended
+
+    assert exit_ == ended(codes)

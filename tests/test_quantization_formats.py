@@ -365,4 +365,14 @@ def test_what_is_not_marked_as_a_tie_is_rounded_alike(seed):
     marked = q8k.ties(exact)
 
     assert not bool(((mine != theirs) & ~marked).any())
-    assert float(marked.double().mean()) < 1e-2
+
+
+def test_few_values_are_ties():
+    """Of two million normal activations under one in a thousand is marked: marking everything would excuse everything.
+
+    A window of 1e-4 on both sides of a half holds 2e-4 of all quotients. The sample is large and fixed, since in one of
+    a few thousand values five marks, which chance brings every few hundred samples, are more than that share.
+    """
+    marked = q8k.ties(torch.randn(4096, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+    assert 1e-4 < float(marked.double().mean()) < 1e-3

@@ -84,7 +84,6 @@ def test_plain_torchrun_does_the_same(alone: dict[str, list[dict[str, Any]]], tm
     same(rows(only_run(root)), alone)
 
 
-@pytest.mark.slow
 def test_a_step_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     """Three processes cannot share two sequences: refused with the numbers, once, before anything is written."""
     root = repository(tmp_path)

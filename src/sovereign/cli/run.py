@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,9 +75,7 @@ def command(
     from sovereign.training.progress import shown
 
     if nproc > 1 and not launched():
-        codes = launch(nproc, ["-m", "sovereign", *sys.argv[1:]])
-        # a process that a signal ended leaves the run open; otherwise all of them end alike
-        return int(Exit.STOPPED) if min(codes, default=0) < 0 else max(codes, default=0)
+        return ended(launch(nproc, ["-m", "sovereign", *sys.argv[1:]]))
 
     if contract is not None and promise.tuned is not None and not launched():
         made = make_bases(promise, repository.root, device)
@@ -119,6 +119,18 @@ def command(
             say(concluded.reason, err=True)
         ranks.wait()
     return int(Exit.SATISFIED if concluded.outcome == "completed" else Exit.STOPPED)
+
+
+def ended(codes: Sequence[int]) -> int:
+    """Return the exit code of several processes from theirs, which are not 0; a negative one is the signal that ended it.
+
+    A process that a signal ended leaves the run open; otherwise all of them end alike. The launcher sends SIGTERM to
+    those that have not ended yet when one has: that is no end of their own.
+    """
+    from sovereign.gate.profile import Exit
+
+    own = [code for code in codes if code != -signal.SIGTERM] or list(codes)
+    return int(Exit.STOPPED) if min(own, default=0) < 0 else max(own, default=0)
 
 
 def make_bases(promise: Contract, root: Path, device: str) -> int:
