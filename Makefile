@@ -25,7 +25,7 @@ test: .venv/dev.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
 
 test-all: .venv/dev.installed
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --hypothesis-profile=anew
 
 lint: .venv/dev.installed
 	$(BIN)/ruff check src tests benchmarks

@@ -407,6 +407,22 @@ def test_a_broken_log_is_refused_or_keeps_its_rows(
     assert [point.step for point in found.points] == sorted(point.step for point in found.points)
 
 
+@pytest.mark.parametrize(("name", "line"), [("csv", 3), ("jsonl", 2)])
+def test_a_row_that_lost_its_step_is_refused(tmp_path: Path, name: Format, line: int) -> None:
+    """Among rows with steps, one that gives its epoch alone has no place in their order: named with its line.
+
+    Caught by random edits of a table: the lost step came through as none, and the rows could not be sorted.
+    """
+    text: dict[Format, str] = {
+        "csv": "step,epoch,train_loss\n10,0.1,3.0\n,0.2,2.5\n30,0.3,2.0\n",
+        "jsonl": '{"step": 10, "epoch": 0.1, "train_loss": 3.0}\n{"epoch": 0.2, "train_loss": 2.5}\n{"step": 30, "epoch": 0.3, "train_loss": 2.0}\n',
+    }
+    told = refused(tmp_path, text[name], name)
+
+    assert f":{line}:" in told
+    assert "step: given in some rows and not in others" in told
+
+
 def test_a_table_may_count_epochs(tmp_path: Path) -> None:
     """What a notebook prints has epochs and no steps; it is read so, with the settings and floors given beside it."""
     table = read(tmp_path, "epoch,train_loss,val_loss\n1,2.87,3.22\n2,1.61,3.34\n")

@@ -47,7 +47,14 @@ def test_a_changed_byte_is_another_run(root: Path) -> None:
 
 def spoilt_entry(file: Path) -> None:
     with sqlite3.connect(file) as database:
-        database.execute("UPDATE verified SET entry = replace(entry, '\"value\": 3.5', '\"value\": 1.5')")
+        changed = "UPDATE verified SET entry = replace(entry, '\"value\":3.5', '\"value\":1.5')"
+        database.execute(f"{changed} WHERE instr(entry, '\"value\":3.5')")
+        assert database.total_changes == 1
+
+
+def spoilt_shared(file: Path) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE verified SET entry = X'7b7d' WHERE instr(entry, '\"promise\"')")
         assert database.total_changes == 1
 
 
@@ -62,6 +69,7 @@ SPOIL = {
     "cut": lambda file: file.write_bytes(file.read_bytes()[:5000]),
     "a directory": lambda file: (file.unlink(), file.mkdir()),
     "an edited value": spoilt_entry,
+    "what runs share emptied": spoilt_shared,
     "an emptied entry": spoilt_seal,
     "another table": lambda file: sqlite3.connect(file).execute("DROP TABLE verified"),
 }
@@ -101,11 +109,12 @@ def test_a_seal_that_does_not_fit_is_not_believed(root: Path, tmp_path: Path) ->
     """An entry edited into another verdict, its seal left as it was, is worked out again."""
     before = found(root)
     with sqlite3.connect(tmp_path / "memory.sqlite") as database:
-        entry = database.execute("SELECT entry FROM verified").fetchone()[0]
+        measured = "FROM verified WHERE instr(entry, '\"measurements\"')"
+        key, entry = database.execute(f"SELECT key, entry {measured}").fetchone()
         value = json.loads(entry)
         for one in value["measurements"]:
             one.update(value=1.0, low=1.0, high=1.0)
-        database.execute("UPDATE verified SET entry = ?", (json.dumps(value).encode(),))
+        database.execute("UPDATE verified SET entry = ? WHERE key = ?", (json.dumps(value).encode(), key))
 
     assert before == found(root)
 

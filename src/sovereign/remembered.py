@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
 from functools import cache, lru_cache
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,10 +27,11 @@ from sovereign import __version__
 from sovereign.canonical import Record
 from sovereign.contract.contract import Contract
 from sovereign.controls import CONTROLS, Control, controls_of
+from sovereign.evidence.envelope import Signable
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects, Worktree
-from sovereign.evidence.statement import Measurement
+from sovereign.evidence.statement import Measurement, Outcome
 from sovereign.gate.admission import Closing, Finding, VerifiedRun
-from sovereign.spec.criterion import Criterion, Spec
+from sovereign.spec.criterion import Assurance, Criterion, Spec
 from sovereign.subjects import PACKAGE
 from sovereign.verification import verify
 
@@ -65,16 +67,18 @@ class Memory:
     def __init__(self, database: sqlite3.Connection | None):
         self._database = database
         self._unsaved = 0
+        self._shared: dict[str, dict[str, Any]] = {}
 
     def verified(self, path: Path, name: str) -> VerifiedRun:
         """Return what `verify` returns for the folder at `path`, from memory where its bytes are known."""
-        key, documents = _key(path, name)
-        run = self._recalled(key, documents)
+        key = _key(path, name)
+        run = self._recalled(key)
         if run is None:
-            entry = _entry(verify(path, name))
-            self._keep(key, entry)
+            entry, shared = _entry(verify(path, name))
+            self._keep(bytes.fromhex(entry.shared), shared.encode())
+            self._keep(key, entry.model_dump_json(by_alias=True).encode())
             # as a later look finds it: what thousands of runs share stands in memory once
-            run = _run(entry, documents)
+            run = _run(entry, _parts(shared))
         return run
 
     def controls(self, root: Path, spec: Spec, criterion: Criterion) -> tuple[Control, ...]:
@@ -84,38 +88,40 @@ class Memory:
             return controls_of(root, spec, criterion)  # that nothing is there is quicker seen than recalled
         judged = hashlib.sha256(json.dumps([criterion.digest, spec.metrics[criterion.metric].plain()]).encode())
         for folder in folders:
-            judged.update(_key(folder, folder.relative_to(root).as_posix())[0])
+            judged.update(_key(folder, folder.relative_to(root).as_posix()))
         key = judged.digest()
         try:
-            known = self._entry(key)
-            return tuple(Control(*one) for one in known["controls"])
-        except (TypeError, KeyError):
+            return tuple(Control(*one) for one in json.loads(self._kept(key) or b"")["controls"])
+        except (ValueError, TypeError, KeyError):
             found = controls_of(root, spec, criterion)
-            self._keep(key, {"controls": [list(astuple(one)) for one in found]})
+            self._keep(key, json.dumps({"controls": [list(astuple(one)) for one in found]}).encode())
             return found
 
-    def _recalled(self, key: bytes, documents: dict[str, bytes]) -> VerifiedRun | None:
+    def _recalled(self, key: bytes) -> VerifiedRun | None:
         try:
-            return _run(self._entry(key), documents)
+            kept = self._kept(key)
+            if kept is None:
+                return None
+            entry = _Entry.model_validate_json(kept)
+            if entry.shared not in self._shared:
+                self._shared[entry.shared] = _parts((self._kept(bytes.fromhex(entry.shared)) or b"").decode())
+            return _run(entry, self._shared[entry.shared])
         except (ValidationError, ValueError, KeyError, TypeError):
-            return None  # unknown, or damaged: it is worked out again
+            return None  # damaged: it is worked out again
 
-    def _entry(self, key: bytes) -> Any:
+    def _kept(self, key: bytes) -> bytes | None:
         """Return what is remembered under a key; None where nothing is, or what is there is damaged."""
         if self._database is None:
             return None
         try:
             row = self._database.execute("SELECT entry, seal FROM verified WHERE key = ?", (key,)).fetchone()
-            if row is None or hashlib.sha256(row[0]).digest() != row[1]:
-                return None
-            return json.loads(row[0])
-        except (sqlite3.Error, ValueError, TypeError):
+            return row[0] if row is not None and hashlib.sha256(row[0]).digest() == row[1] else None
+        except (sqlite3.Error, TypeError):
             return None
 
-    def _keep(self, key: bytes, value: Any) -> None:
+    def _keep(self, key: bytes, entry: bytes) -> None:
         if self._database is None:
             return
-        entry = json.dumps(value).encode()
         with suppress(sqlite3.Error):
             self._database.execute(
                 "INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", (key, entry, hashlib.sha256(entry).digest())
@@ -166,80 +172,49 @@ def _checks() -> bytes:
     return found.digest()
 
 
-def _key(path: Path, name: str) -> tuple[bytes, dict[str, bytes]]:
-    """Return the key of a folder as it stands, and the bytes of its two documents."""
+def _key(path: Path, name: str) -> bytes:
+    """Return the key of a folder as it stands: its name, and the names, kinds and bytes of all that lies in it."""
+    place = os.fspath(path)
     linked = b"link" if path.is_symlink() or path.parent.is_symlink() else b""
     found = hashlib.sha256(_checks() + linked + b"\0" + name.encode())
-    documents: dict[str, bytes] = {}
-    for folder, prefix in ((path, ""), (path / "rows", "rows/")):
-        with os.scandir(folder) if folder.is_dir() else _nothing() as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
-                kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file"
-                found.update(f"\0{kind} {prefix}{entry.name}\0".encode(errors="surrogateescape"))
-                if kind == "file":
-                    with io.FileIO(
-                        entry.path
-                    ) as file:  # thousands of small files: a stream takes twice as long for each
-                        data = file.readall()
-                    found.update(hashlib.sha256(data).digest())
-                    if not prefix and entry.name in ("intent.json", "evidence.json"):
-                        documents[entry.name] = data
-                elif kind == "folder" and (prefix or entry.name != "rows"):
-                    # no run has other folders; whatever lies in them makes every look a first one
-                    found.update(os.urandom(16))
-    return found.digest(), documents
+    for folder, prefix in ((place, ""), (f"{place}/rows", "rows/")):
+        for entry in _entries(folder):
+            kind = "link" if entry.is_symlink() else "folder" if entry.is_dir() else "file"
+            found.update(f"\0{kind} {prefix}{entry.name}\0".encode(errors="surrogateescape"))
+            if kind == "file":
+                with io.FileIO(entry.path) as file:  # thousands of small files: a stream takes twice as long for each
+                    data = file.readall()
+                found.update(b"%d\0" % len(data))
+                found.update(data)
+            elif kind == "folder" and (prefix or entry.name != "rows"):
+                # no run has other folders; whatever lies in them makes every look a first one
+                found.update(os.urandom(16))
+    return found.digest()
 
 
-@contextmanager
-def _nothing() -> Iterator[tuple[()]]:
-    yield ()
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        return sorted(os.scandir(folder), key=attrgetter("name"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
-def _entry(run: VerifiedRun) -> dict[str, Any]:
-    return {
-        "contract": run.contract,
-        "run": run.run,
-        "intent": run.intent is not None,
-        "statement": astuple(run.statement) if run.statement else None,
-        "digest": run.digest,
-        "measurements": [one.plain() for one in run.measurements],
-        "unmeasured": dict(run.unmeasured),
-        "moved": sorted(run.moved),
-        "assurance": run.assurance,
-        "losses": run.losses,
-        "envelopes": list(run.envelopes),
-        "findings": [[one.kind, one.path, one.message] for one in run.findings],
-    }
+class _Entry(Record):
+    """What is remembered of a run: its own share of the intent, the digest of what it has in common, what was found."""
 
-
-def _run(entry: dict[str, Any], documents: dict[str, bytes]) -> VerifiedRun:
-    """Return the run that an entry and the very bytes it was made from describe."""
-    return VerifiedRun(
-        contract=entry["contract"],
-        run=entry["run"],
-        intent=_intent(documents["intent.json"]) if entry["intent"] else None,
-        statement=Closing(*entry["statement"]) if entry["statement"] else None,
-        digest=entry["digest"],
-        measurements=tuple(Measurement.model_construct(**one) for one in entry["measurements"]),
-        unmeasured=entry["unmeasured"],
-        moved=frozenset(entry["moved"]),
-        assurance=entry["assurance"],
-        losses=entry["losses"],
-        envelopes=tuple(entry["envelopes"]),
-        findings=tuple(Finding(*one) for one in entry["findings"]),
-    )
-
-
-def _intent(data: bytes) -> Intent:
-    """Return the intent in bytes that were read strictly when their entry was made.
-
-    Thousands of runs of one contract share its promise and criteria: these are parsed once, and stand in
-    memory once.
-    """
-    value = json.loads(data)
-    shared = _parts(json.dumps([value["criteria"], *(value[name] for name in SHARED)]))
-    lists = {name: tuple(value[name]) for name in ("overrides", "answers", "scripts") if name in value}
-    return Intent.model_construct(**{**value, **shared, **lists, "schema_": value["schema"]})
+    contract: str
+    run: str
+    intent: dict[str, Any] | None
+    shared: str
+    statement: tuple[Outcome, str, str, int] | None
+    digest: str
+    measurements: tuple[Measurement, ...]
+    unmeasured: dict[str, str]
+    moved: frozenset[str]
+    assurance: Assurance
+    losses: str
+    envelopes: tuple[Signable, ...]
+    findings: tuple[tuple[Literal["schema", "integrity"], str, str], ...]
 
 
 SHARED: dict[str, type[Record]] = {
@@ -247,16 +222,46 @@ SHARED: dict[str, type[Record]] = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=256)
+def _entry(run: VerifiedRun) -> tuple[_Entry, str]:
+    """Return what to remember of a run, and the part of its intent that thousands of runs of one contract share."""
+    intent = run.intent.plain() if run.intent else None
+    shared = json.dumps({name: intent.pop(name) for name in ("criteria", *SHARED)} if intent else {})
+    entry = _Entry(
+        contract=run.contract, run=run.run, intent=intent, shared=hashlib.sha256(shared.encode()).hexdigest(),
+        statement=astuple(run.statement) if run.statement else None, digest=run.digest, measurements=run.measurements,
+        unmeasured=dict(run.unmeasured), moved=run.moved, assurance=run.assurance, losses=run.losses,
+        envelopes=run.envelopes, findings=tuple((one.kind, one.path, one.message) for one in run.findings),
+    )  # fmt: skip
+    return entry, shared
+
+
+def _run(entry: _Entry, shared: dict[str, Any]) -> VerifiedRun:
+    """Return the run that an entry describes."""
+    return VerifiedRun(
+        contract=entry.contract, run=entry.run, intent=_intent(entry.intent, shared) if entry.intent else None,
+        statement=Closing(*entry.statement) if entry.statement else None, digest=entry.digest,
+        measurements=entry.measurements, unmeasured=entry.unmeasured, moved=entry.moved, assurance=entry.assurance,
+        losses=entry.losses, envelopes=entry.envelopes, findings=tuple(Finding(*one) for one in entry.findings),
+    )  # fmt: skip
+
+
+def _intent(own: dict[str, Any], shared: dict[str, Any]) -> Intent:
+    """Return the intent of a document that was read strictly when its entry was made."""
+    lists = {name: tuple(own[name]) for name in ("overrides", "answers", "scripts")}
+    return Intent.model_construct(**{**own, **shared, **lists, "schema_": own["schema"]})
+
+
 def _parts(text: str) -> dict[str, Any]:
-    """Return the parts of an intent that runs share, each once, though runs may differ in one of them."""
-    criteria, *others = json.loads(text)
+    """Return the parts of an intent that runs share, each once in memory, though runs may differ in another one."""
+    value = json.loads(text)
     return {
-        "criteria": {id_: _shared(Criterion, json.dumps(one)) for id_, one in criteria.items()},
-        **{name: _shared(kind, json.dumps(one)) for (name, kind), one in zip(SHARED.items(), others, strict=True)},
+        name: {id_: _once(Criterion, json.dumps(one)) for id_, one in part.items()}
+        if name == "criteria"
+        else _once(SHARED[name], json.dumps(part))
+        for name, part in value.items()
     }
 
 
 @lru_cache(maxsize=4096)
-def _shared(kind: type[RecordType], text: str) -> RecordType:
+def _once(kind: type[RecordType], text: str) -> RecordType:
     return kind.model_validate_json(text)

@@ -236,6 +236,8 @@ class _History:
             for slice_ in self.frozen(run).obligations.slices
             for one in self.standing_falsifiers([run], slice_, current, now)
         ]
+        if not failing:
+            return []
         passing = [
             one
             for run in runs

@@ -202,6 +202,9 @@ class _Reading:
         before: Point | None = None
         counted: dict[str, float] = {}
         for point in self.points:
+            if before is not None and (point.step is None) != (before.step is None):
+                told = "step: given in some rows and not in others; their order cannot be told, so give it in each or in none"
+                self.fault(point.entry, told)
             if before is not None and point.step is not None and before.step is not None and point.step < before.step:
                 told = f"step {point.step} after step {before.step}: two runs in one log, or a resumed one; import them one by one"
                 self.fault(point.entry, told)
