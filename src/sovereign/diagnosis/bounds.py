@@ -11,7 +11,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from sovereign.metrics.intervals import FEW, RESAMPLES, Floats, Interval, Unmeasurable, drawn, newcombe
+from sovereign.metrics.intervals import (
+    FEW,
+    RESAMPLES,
+    Floats,
+    Interval,
+    Unmeasurable,
+    around,
+    drawn,
+    influence,
+    newcombe,
+)
 
 LEAST = 10  # documents; an interval of fewer says nothing (84 % coverage of a nominal 95 % at 12, by the bootstrap)
 TAIL = 0.05  # each end holds for itself
@@ -33,7 +43,7 @@ def ratio_bounds(columns: Columns, seed: int) -> Interval:
     n = _enough(len(sums))
     value = _ratio(sums, weights)
     if n < FEW:
-        return Interval(value, *_around(value, _influence(sums, weights)), n, "t over documents")
+        return Interval(value, *around(value, influence(sums, weights), tail=TAIL), n, "t over documents")
     return _percentiles(value, _draws(sums, weights, seed), n, "cluster bootstrap over documents", seed)
 
 
@@ -43,7 +53,9 @@ def difference_bounds(first: Columns, second: Columns, seed: int) -> Interval:
     n = _enough(min(len(one[0]), len(two[0])))
     value = _ratio(*one) - _ratio(*two)
     if n < FEW:
-        return Interval(value, *_around(value, _influence(*one), _influence(*two)), n, "Welch's t over documents")
+        return Interval(
+            value, *around(value, influence(*one), influence(*two), tail=TAIL), n, "Welch's t over documents"
+        )
     draws = _draws(*one, seed) - _draws(*two, seed + 1000)
     return _percentiles(value, draws, n, "independent cluster bootstraps over documents", seed)
 
@@ -56,8 +68,8 @@ def share_difference(first: tuple[int, int], second: tuple[int, int]) -> Interva
 
 def detectable(columns: Columns) -> float:
     """Return the smallest true contrast that these documents show 4 times in 5, in a two-sided 5 % test."""
-    influence = _influence(*columns)
-    return 2.8 * float(np.std(influence, ddof=1)) / math.sqrt(len(influence)) if len(influence) > 1 else math.inf
+    pulls = influence(*columns)
+    return 2.8 * float(np.std(pulls, ddof=1)) / math.sqrt(len(pulls)) if len(pulls) > 1 else math.inf
 
 
 def rank_sum(ranks: Floats, candidates: Floats) -> float:
@@ -71,26 +83,6 @@ def rank_sum(ranks: Floats, candidates: Floats) -> float:
 
 def _ratio(sums: Floats, weights: Floats) -> float:
     return float(sums.sum() / weights.sum())
-
-
-def _influence(sums: Floats, weights: Floats) -> Floats:
-    """Return each document's pull on the ratio (the delta method), shape [documents]."""
-    found: Floats = (sums - sums.sum() / weights.sum() * weights) / weights.mean()
-    return found
-
-
-def _around(value: float, *influences: Floats) -> tuple[float, float]:
-    from scipy.special import stdtrit  # here: it loads slowly, and a log without documents needs no quantile
-
-    variances = [float(np.var(one, ddof=1)) / len(one) for one in influences]
-    total = sum(variances)
-    if total == 0:
-        return value, value
-    freedom = total**2 / sum(
-        variance**2 / (len(one) - 1) for variance, one in zip(variances, influences, strict=True) if variance
-    )
-    reach = float(stdtrit(freedom, 1 - TAIL)) * math.sqrt(total)
-    return value - reach, value + reach
 
 
 def _draws(sums: Floats, weights: Floats, seed: int) -> Floats:

@@ -75,7 +75,7 @@ def ratio(sums: Floats, weights: Floats) -> Interval:
     n = _enough(len(sums), 2)
     value = float(sums.sum() / weights.sum())
     if n < FEW:
-        return Interval(value, *_around(value, _linearised(sums, weights)), n, "t over documents")
+        return Interval(value, *around(value, influence(sums, weights)), n, "t over documents")
     index = resampled(n, 1)
     low, high = _percentiles(sums[index].sum(axis=1) / weights[index].sum(axis=1))
     return Interval(value, min(low, value), max(high, value), n, "cluster bootstrap over documents")
@@ -85,7 +85,7 @@ def linear_ratio(sums: Floats, weights: Floats) -> Interval:
     """Return sum(sums) / sum(weights) with Student's t interval of the linearised ratio: for curves of many points."""
     n = _enough(len(sums), 2)
     value = float(sums.sum() / weights.sum())
-    return Interval(value, *_around(value, _linearised(sums, weights)), n, "t over documents")
+    return Interval(value, *around(value, influence(sums, weights)), n, "t over documents")
 
 
 def ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Interval:
@@ -93,8 +93,8 @@ def ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, Floats]
     n = _enough(min(len(first[0]), len(second[0])), 2)
     value = float(first[0].sum() / first[1].sum() - second[0].sum() / second[1].sum())
     if n < FEW:
-        spread = [_linearised(*side) for side in (first, second)]
-        return Interval(value, *_around(value, *spread), n, "Welch's t over documents")
+        spread = [influence(*side) for side in (first, second)]
+        return Interval(value, *around(value, *spread), n, "Welch's t over documents")
     draws = []
     for stream, (sums, weights) in enumerate((first, second), 1):
         index = resampled(len(sums), stream)
@@ -108,22 +108,21 @@ def paired_ratio_difference(first: tuple[Floats, Floats], second: tuple[Floats, 
     n = _enough(len(first[0]), 2)
     value = float(first[0].sum() / first[1].sum() - second[0].sum() / second[1].sum())
     if n < FEW:
-        return Interval(
-            value, *_around(value, _linearised(*first) - _linearised(*second)), n, "paired t over documents"
-        )
+        return Interval(value, *around(value, influence(*first) - influence(*second)), n, "paired t over documents")
     index = resampled(n, 1)
     one, other = (sums[index].sum(axis=1) / weights[index].sum(axis=1) for sums, weights in (first, second))
     low, high = _percentiles(one - other)
     return Interval(value, min(low, value), max(high, value), n, "paired cluster bootstrap over documents")
 
 
-def _linearised(sums: Floats, weights: Floats) -> Floats:
+def influence(sums: Floats, weights: Floats) -> Floats:
     """Return each document's influence on the ratio (the delta method), shape [documents]."""
     found: Floats = (sums - sums.sum() / weights.sum() * weights) / weights.mean()
     return found
 
 
-def _around(value: float, *influences: Floats) -> tuple[float, float]:
+def around(value: float, *influences: Floats, tail: float = (1 - CONFIDENCE) / 2) -> tuple[float, float]:
+    """Return the ends of Student's t interval (Welch's, for independent samples) that leave `tail` on either side."""
     from scipy.special import stdtrit  # here: it loads slowly, and many measurements are counts
 
     variances = [float(np.var(one, ddof=1)) / len(one) for one in influences]
@@ -133,7 +132,7 @@ def _around(value: float, *influences: Floats) -> tuple[float, float]:
     # Welch-Satterthwaite; for one sample it is n - 1
     shares = [(variance / total, len(one) - 1) for variance, one in zip(variances, influences, strict=True)]
     freedom = 1 / sum(share**2 / n for share, n in shares if share)
-    reach = float(stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2)) * math.sqrt(total)
+    reach = float(stdtrit(freedom, 1 - tail)) * math.sqrt(total)
     return value - reach, value + reach
 
 
