@@ -13,7 +13,7 @@ from fabric import CONTRACT, SPEC
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sovereign.cli.corpus import shown
+from sovereign.canonical import shown
 from sovereign.corpus.repeats import longest_repeats
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 3), max_size=25), min_size=1, max_size=5)
@@ -123,6 +123,5 @@ def test_the_commands_speak_to_people(root: Path) -> None:
 
 def test_a_document_does_not_steer_the_terminal() -> None:
     """Escapes and control characters of a text are shown, not obeyed."""
-    assert shown("a\x1b[31mred\r\n\u202eb", 40) == r"a\x1b[31mred\r\n\u202eb"
-    assert shown("a\nb", 40, lines=True) == "a\nb"
-    assert shown("abcdef", 3) == "abc…"
+    assert shown("a\x1b[31mred\r\n\u202eb") == r"a\x1b[31mred\r\n\u202eb"
+    assert shown("a\nb", lines=True) == "a\nb"

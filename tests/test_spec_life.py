@@ -78,6 +78,19 @@ def test_lint_names_obligations_that_no_run_can_meet(tmp_path: Path, obligations
     assert f"TOY-001: {told}" in found.stderr
 
 
+def test_no_line_of_lint_is_the_specs_own(tmp_path: Path) -> None:
+    """A spec that a fork proposes starts no line of the log: what begins with `::` there is a command to the builder.
+
+    Caught: the name of a contract, told as it stood, ended the line and began one with `::stop-commands::`.
+    """
+    repository(tmp_path, SPEC.replace("contract: toy", 'contract: "toy\\n::stop-commands::x\\e[2J"'))
+    found = sovereign(tmp_path, "spec", "lint")
+
+    assert found.returncode == 3
+    assert r"toy\n::stop-commands::x\x1b[2J" in found.stderr
+    assert not [line for line in (found.stdout + found.stderr).splitlines() if line.startswith("::")]
+
+
 # ── classification ───────────────────────────────────────────────────────────────────────────────
 
 OLD = validate(Spec, parse_yaml(SPEC.encode(), "spec")).by_id["TOY-001"]

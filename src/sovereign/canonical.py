@@ -45,6 +45,14 @@ class Record(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
 
 
+def shown(text: str, lines: bool = False) -> str:
+    """Return text as a terminal may show it, on one line unless `lines`: no character moves a cursor or starts a line.
+
+    A line of a build's log that begins with `::` is a command to the machine that builds.
+    """
+    return "".join(one if one.isprintable() or (lines and one == "\n") else repr(one)[1:-1] for one in text)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with one file, and where."""
@@ -55,7 +63,7 @@ class Problem:
     column: int = 1
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}: {self.message}"
+        return shown(f"{self.path}:{self.line}:{self.column}: {self.message}")
 
 
 class Malformed(Exception):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sovereign.canonical import shown
 from sovereign.cli.options import json_option, open_root, print_json, root_option
 from sovereign.cli.promise import telling
 
@@ -184,13 +185,11 @@ def _inspected(seen: dict[str, Any]) -> list[str]:
     if seen["repeats"]:
         lines += ["", f"longest repeats among {seen['repeats_searched']:,} train tokens:"]
     for one in seen["repeats"]:
-        lines.append(f"  {one['tokens']:6,} tokens in {' and '.join(one['documents'])}: {shown(one['text'], 60)}")
+        lines.append(f"  {one['tokens']:6,} tokens in {' and '.join(one['documents'])}: {_excerpt(one['text'], 60)}")
     for one in seen["samples"]:
-        lines += ["", f"── {one['document']}", *shown(one["text"], 2000, lines=True).split("\n")]
+        lines += ["", f"── {one['document']}", *_excerpt(one["text"], 2000, lines=True).split("\n")]
     return lines
 
 
-def shown(text: str, most: int, lines: bool = False) -> str:
-    """Return a document's text as a terminal may show it: nothing in it moves the cursor or changes a colour."""
-    kept = text[:most] + ("…" if len(text) > most else "")
-    return "".join(one if one.isprintable() or (lines and one == "\n") else repr(one)[1:-1] for one in kept)
+def _excerpt(text: str, most: int, lines: bool = False) -> str:
+    return shown(text[:most] + ("…" if len(text) > most else ""), lines)

@@ -23,6 +23,7 @@ def lint(root: Path | None) -> int:
     \b
     sovereign spec lint
     """
+    from sovereign.canonical import Problem
     from sovereign.gate.profile import Exit
     from sovereign.measurable import METRICS
     from sovereign.repository import unproven
@@ -34,9 +35,9 @@ def lint(root: Path | None) -> int:
     told = [str(problem) for problem in repository.problems]
     for located in repository.specs:
         for name, why in faults(located.spec, METRICS, claimed, seeds):
-            told.append(f"{located.path}:{located.line(name)}:1: {name}: {why}")
+            told.append(str(Problem(located.path, f"{name}: {why}", located.line(name))))
         for name, why in unproven(repository, located.spec).items():
-            told.append(f"{located.path}:{located.line(name)}:1: {name}: {why}")
+            told.append(str(Problem(located.path, f"{name}: {why}", located.line(name))))
     for line in told:
         click.echo(line, err=True)
     if not repository.specs and not told:
@@ -67,6 +68,7 @@ def test(criteria: tuple[str, ...], retrain: bool, as_json: bool, root: Path | N
     from rich.markup import escape
     from rich.table import Table
 
+    from sovereign.canonical import shown
     from sovereign.cli.promise import telling
     from sovereign.gate.profile import Exit
     from sovereign.repository import controls
@@ -106,7 +108,7 @@ def test(criteria: tuple[str, ...], retrain: bool, as_json: bool, root: Path | N
         Console().print(table)
     faults = [one for one in found if one.fault]
     for one in faults:
-        click.echo(f"{one.criterion}: {one.fault}", err=True)
+        click.echo(shown(f"{one.criterion}: {one.fault}"), err=True)
     if any(one.status == "UNREADABLE" for one in faults):
         return int(Exit.SCHEMA)
     if any(one.status != "MISSING" for one in faults):
@@ -129,6 +131,7 @@ def diff(base: str, as_json: bool, root: Path | None) -> int:
     \b
     sovereign spec diff --base origin/main
     """
+    from sovereign.canonical import shown
     from sovereign.gate.profile import Exit
     from sovereign.history import compare, tree_at
 
@@ -144,12 +147,12 @@ def diff(base: str, as_json: bool, root: Path | None) -> int:
     else:
         for edit in against.edits:
             was, now = (one.sentence if one else "–" for one in (edit.old, edit.new))
-            click.echo(f"{edit.change:>9}  {edit.id}  {was}" + (f"  ->  {now}" if was != now else ""))
+            click.echo(shown(f"{edit.change:>9}  {edit.id}  {was}" + (f"  ->  {now}" if was != now else "")))
         click.echo(f"{len(against.edits)} criteria differ from {base}")
     faults = [*(f"{name}: {why}" for name, why in against.criteria.items())]
     faults += [str(one) for one in against.findings if one.path.startswith("spec/")]
     for fault in faults:
-        click.echo(fault, err=True)
+        click.echo(shown(fault), err=True)
     if repository.problems:
         return int(Exit.SCHEMA)
     return int(Exit.INTEGRITY if faults else Exit.SATISFIED)

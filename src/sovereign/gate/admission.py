@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from sovereign.canonical import shown
 from sovereign.evidence.envelope import Signable
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.statement import Measurement, Outcome, Statement
@@ -26,7 +27,7 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return shown(f"{self.path}: {self.message}")
 
 
 @dataclass(frozen=True, slots=True)
