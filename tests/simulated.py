@@ -57,6 +57,7 @@ class Plan:
     outliers: bool = False  # canaries are recalled
     collapsed: bool = False  # samples repeat one word
     redrawn: bool = False  # another subset at each evaluation
+    changed: float | None = 0.99  # share of the weights that an update changes; None where that is not measured
     ancestor: str = ""  # "known" or "unknown"
 
 
@@ -130,6 +131,7 @@ def _steps(plan: Plan, drawn: np.random.Generator) -> Iterable[tuple[str, dict[s
             "step": step, "loss": 1.0 if over else float(loss), "tokens": plan.batch - plan.padded, "learning_rate": 1e-3,
             "grad_norm": 1.0, "seconds": 0.0004 if over else float(0.3 + 0.02 * drawn.random()), "clock": step * 0.3,
             "windows": f"{1 if plan.constant else step:016x}", "passed": 0,
+            "changed": plan.changed if step % plan.every == 0 else None,
         }  # fmt: skip
 
 

@@ -327,11 +327,22 @@ def validate(kind: type[RecordType], document: Document) -> RecordType:
 def _explained(kind: type[BaseModel], document: Document, fault: Any) -> Problem:
     keys = _present(document.value, fault["loc"])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(keys[-1]), _siblings(kind, keys[:-1], document.value), n=1, cutoff=0.5)
+        known, present = _siblings(kind, keys[:-1], document.value), document.value
+        for key in keys[:-1]:
+            present = present[key]
+        free = [name for name in known if name not in present]  # what stands there already was hardly meant again
+        wrong = str(keys[-1])
+        near = difflib.get_close_matches(wrong, free, 1, 0.5) or difflib.get_close_matches(wrong, known, 1, 0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         return document.problem(keys, f"unknown key{hint}")
     if fault["type"] == "missing":
         return document.problem(keys, "required, and not given")
+    if fault["type"] == "union_tag_not_found":  # the key that says which of several a section is
+        wanted = fault["ctx"]["discriminator"].strip("'")
+        near = difflib.get_close_matches(wanted, map(str, fault["input"]), n=1, cutoff=0.7)
+        if near:
+            return document.problem((*keys, near[0]), f"unknown key; did you mean {wanted}?")
+        return document.problem((*keys, wanted), "required, and not given")
     message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
     shown = (
@@ -339,7 +350,8 @@ def _explained(kind: type[BaseModel], document: Document, fault: Any) -> Problem
         if isinstance(given, dict | list) or fault["type"] == "value_error"
         else f", not {json.dumps(given, default=str)}"
     )
-    return document.problem(keys, message[:1].lower() + message[1:] + shown)
+    names = message[1:2].isupper()  # it begins with an id or a name, which stays as it is written
+    return document.problem(keys, (message[:1] if names else message[:1].lower()) + message[1:] + shown)
 
 
 def _present(value: Any, location: tuple[str | int, ...]) -> Keys:
@@ -370,7 +382,12 @@ def _siblings(kind: type[BaseModel], keys: Keys, value: Any) -> list[str]:
                 inner.append(one)
         kinds = inner or kinds
     return sorted(
-        {name for one in kinds if isinstance(one, type) and issubclass(one, BaseModel) for name in one.model_fields}
+        {
+            field.alias or name
+            for one in kinds
+            if isinstance(one, type) and issubclass(one, BaseModel)
+            for name, field in one.model_fields.items()
+        }
     )
 
 

@@ -38,7 +38,7 @@ from sovereign.corpus.overlap import overlap
 from sovereign.corpus.scoring import scored
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
 from sovereign.evidence.journal import Journal
-from sovereign.evidence.rows import EvaluationRow, StepRow, read_rows
+from sovereign.evidence.rows import EvaluationRow, Row, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
 from sovereign.gate.profile import Exit
 from sovereign.model.adapters import merged
@@ -51,7 +51,7 @@ from sovereign.subjects import code_digest, code_files, evaluator_digest, source
 from sovereign.training import checkpoint
 from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.evaluation import evaluate, evaluate_examples
-from sovereign.training.guards import SPIKE_STEPS, Stopped
+from sovereign.training.guards import SPIKE_STEPS, Stopped, agreed
 from sovereign.training.loop import stall_notice, train
 from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
 from sovereign.training.optimizer import optimizer_for
@@ -278,9 +278,8 @@ class _Execution:
 
     def _remember(self) -> None:
         """Read what later steps are compared with from the rows themselves, so that resuming forgets nothing."""
-        for name in ("step", "evaluation"):
-            path = self.folder / "rows" / f"{name}.jsonl"
-            for row in read_rows(path, path.name, self.intent.run) if path.exists() else ():
+        for kind in ("step", "evaluation"):
+            for row in self._kept_rows(kind):
                 if isinstance(row, StepRow):
                     self.losses.append(row.loss)
                 elif isinstance(row, EvaluationRow) and row.split == "validation" and self.settings.early_stopping:
@@ -355,6 +354,7 @@ class _Execution:
                 self._attest(lambda: attesting.before_step_0(self.plan, self.model, self.root, self.told))
                 self._overfit()
             self._train()
+            self._require_whole()
             self._keep_best()
             self._observe_afterwards()
             if self.risen:
@@ -421,6 +421,31 @@ class _Execution:
                 got=f"{self.risen.value:.4f}, at least {self.risen.low:.4f}",
                 message=f"the validation loss has risen since step {self.risen.best}, on {self.risen.documents} documents",
             )  # fmt: skip
+
+    def _require_whole(self) -> None:
+        """Stop short of completion where an update, an evaluation or a checkpoint that the run owes is not on disk."""
+        owed = self._owed() if self.ranks.first else ""
+        agreed(Stopped("incomplete", self.done, owed) if owed else None, self.ranks)
+
+    def _owed(self) -> str:
+        """Return what is missing of updates (CASE-27), evaluations (CASE-30) and checkpoints (CASE-28), or nothing."""
+        made = [row.step for row in self._kept_rows("step") if isinstance(row, StepRow)]
+        end = self.done if self.risen else self.settings.steps
+        if made != list(range(1, end + 1)):
+            return f"{len(made)} of {end} planned updates are on record"
+        due = {0, end, *range(0, end, self.evaluation.every)}
+        scored = {row.step for row in self._kept_rows("evaluation") if isinstance(row, EvaluationRow)}
+        if missing := sorted(due - scored):
+            return f"the evaluation of step {missing[0]} is not on record ({len(due & scored)} of {len(due)} are)"
+        kept = {"last": end, **({"best": self.best[1]} if self.best else {})}
+        for name, step in kept.items():
+            if not (self.keep / "checkpoints" / f"step-{step:06d}" / checkpoint.MARKER).is_file():
+                return f"the {name} checkpoint, of step {step}, was not kept"
+        return ""
+
+    def _kept_rows(self, kind: str) -> Sequence[Row]:
+        path = self.folder / "rows" / f"{kind}.jsonl"
+        return read_rows(path, path.name, self.intent.run) if path.exists() else ()
 
     def _stalled(self, step: int, seconds: float) -> None:
         """End this process: whatever hangs will not come back, and the run goes on from its last checkpoint."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 from sovereign.comparison import losses
@@ -45,6 +46,8 @@ from sovereign.metrics.measure import METRICS, measure
 from sovereign.spec.criterion import Assurance
 
 TENTH = 10  # of the updates that a training loss is averaged over
+MOVES = 0.01  # share of the weights that an update must change before a run shows the effect of anything
+SAME_START = 1e-3  # nats that the first losses of two starts with one seed may lie apart
 
 
 @dataclass(frozen=True)
@@ -316,6 +319,11 @@ def _doubts(
         if max(evaluations) != intent.planned.steps:
             text = f"{run.name} was last evaluated at step {max(evaluations)} of {intent.planned.steps}"
             yield Told(code="NOT_AT_THE_END", text=text)
+        if (moved := _moved(run.observed)) is not None and moved < MOVES:
+            text = f"an update of {run.name} changed {moved:.2%} of the weights: no effect of what could not move is no effect (CASE-26)"
+            yield Told(code="NOT_MOVED", text=text)
+    if apart := _unseeded(first.observed, second.observed):
+        yield Told(code="SEED_IGNORED", text=apart)
     data = [run.observed.intent.subjects.data for run in (first, second)]
     if data[0] is None or data[1] is None:
         yield Told(code="NO_MANIFEST", text="a run without a data manifest may have trained on what it is judged by")
@@ -323,6 +331,27 @@ def _doubts(
         for run in (first, second):
             if not _trained(run.observed):
                 yield Told(code="NO_MANIFEST", text=f"{run.name} does not record which documents it trained on")
+
+
+def _moved(run: Observed) -> float | None:
+    """Return the share of the weights that an update changed, the median of those measured."""
+    measured = [row.changed for row in run.of(StepRow) if row.changed is not None]
+    return median(measured) if measured else None
+
+
+def _unseeded(one: Observed, two: Observed) -> str:
+    """Return how two runs of one contract, seed, data, code and place differ before any update, if they do (CASE-14)."""
+    alike = (
+        (one.intent.promise.subject, one.intent.seed, one.intent.environment, one.intent.subjects)
+        == (two.intent.promise.subject, two.intent.seed, two.intent.environment, two.intent.subjects)
+    )  # fmt: skip
+    losses_ = [next((row.loss for row in run.of(StepRow) if row.step == 1), None) for run in (one, two)]
+    if not alike or losses_[0] is None or losses_[1] is None or abs(losses_[0] - losses_[1]) <= SAME_START:
+        return ""
+    return (
+        f"one contract, one seed ({one.intent.seed}), one environment, and first losses of {losses_[0]:.4f} and {losses_[1]:.4f}: "
+        "the seed that is recorded is not what decides the run (CASE-14)"
+    )
 
 
 def _checkpoints(last: LossDifference, one: Observed, two: Observed) -> tuple[Verdict, list[Told]]:

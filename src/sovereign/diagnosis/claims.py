@@ -43,6 +43,7 @@ SMALL_GAP, LARGE_GAP = 0.10, 0.30
 BEYOND_ARTIFACTS = 1.0  # no lag, dropout or small sample makes a gap like this
 MEMORY_LIKE = 3.0
 FLAT = 0.01  # nats per tenth of the tokens
+MOVES = 0.01  # share of the weights that an update must change before a result counts as one of training
 POWER = 0.05
 IMPROVED = 0.05
 POINTS = 3  # a trend has three
@@ -794,12 +795,21 @@ def plateau(r: Reading, contaminated: Finding) -> Finding:
         says = "too few evaluations by document in the last fifth of the run"
         return settle("PLATEAU", [absent("P10 equivalence", says, "documents", "train_probe", "late_evaluations")])
     flat = [-FLAT < one.low and one.high < FLAT for one in (val, train)]
+    moved = None if r.record.steps is None else r.record.steps.changed
     says = f"over the last fifth validation moves {ranged(val)} and training {ranged(train)} per tenth of the run"
     if all(flat) and contaminated.open:
         says += "; whether validation is clean is not known"
+    needs = ["more_documents", "late_evaluations"]
+    if all(flat) and moved is None:
+        says += "; whether updates moved the weights at all was not measured"
+        needs = ["movement"]
+    elif all(flat) and moved is not None and moved < MOVES:  # weights that cannot move show nothing (CASE-26)
+        says += f"; but an update changed {moved:.2%} of the weights: nothing was tried"
+        needs = ["larger_updates"]
+    fires = all(flat) and not contaminated.open and moved is not None and moved >= MOVES
     check = bounded(
-        "P10 equivalence", val, says, threshold=f"within {FLAT}", fires=all(flat) and not contaminated.open,
-        passes=any(one.high < -FLAT or one.low > FLAT for one in (val, train)), needs=("more_documents", "late_evaluations"),
+        "P10 equivalence", val, says, threshold=f"within {FLAT}", fires=fires,
+        passes=any(one.high < -FLAT or one.low > FLAT for one in (val, train)), needs=tuple(needs),
     )  # fmt: skip
     return settle("PLATEAU", [check])
 

@@ -48,6 +48,8 @@ EXPERIMENTS: dict[str, tuple[str, Cost]] = {
     "more_documents": ("validate on more documents: at least 1,000", "an hour or so"),
     "late_evaluations": ("evaluate at least four times in the last fifth", "a new run"),
     "canaries": ("plant 16 canaries once each, and rank them among secrets never planted", "a new run"),
+    "movement": ("measure how far updates move the weights: training.measure_updates_every", "a new run"),
+    "larger_updates": ("train with updates that the weights' precision can hold: a higher rate, or fp32 weights", "a new run"),
     "longer": ("train on until there are enough tokens to judge by", "a new run"),
 }  # fmt: skip
 

@@ -162,6 +162,7 @@ class Steps:
     seconds: Floats
     windows: tuple[str, ...]  # digest of what was consumed, of the window ids
     passes: int  # passes over the train side, begun ones counted
+    changed: float | None = None  # share of the weights that a measured update changed, the median of those measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,6 +335,7 @@ def steps_of(rows: Sequence[StepRow]) -> Steps | None:
     if not rows:
         return None
     rows = sorted(rows, key=lambda row: row.step)
+    changed = [row.changed for row in rows if row.changed is not None]
     return Steps(
         step=np.array([row.step for row in rows], float),
         loss=np.array([row.loss for row in rows], float),
@@ -341,6 +343,7 @@ def steps_of(rows: Sequence[StepRow]) -> Steps | None:
         seconds=np.array([row.seconds for row in rows], float),
         windows=tuple(row.windows for row in rows),
         passes=max(row.passed for row in rows) + 1,
+        changed=float(np.median(changed)) if changed else None,
     )
 
 
