@@ -19,7 +19,7 @@ from sovereign.canonical import Problem, digest
 from sovereign.evidence.envelope import file_name
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReportedRow, StepRow
+from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReplayRow, ReportedRow, StepRow
 from sovereign.evidence.statement import Measurement, Statement
 from sovereign.gate.admission import Closing, Finding, VerifiedRun
 from sovereign.subjects import evaluator_digest
@@ -262,6 +262,7 @@ def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     if seconds > 0 and 6 * parameters * tokens / seconds > peak:
         yield f"{tokens / seconds:.0f} tokens/s of {parameters} parameters is more than any device does"
     yield from _evaluations_differ(observed.of(EvaluationRow))
+    yield from _digests_repeat(observed, statement)
     exposures = observed.of(ExposureRow)
     windows = statement.steps * intent.promise.training.sequences
     if exposures and sum(row.consumed for row in exposures) < windows:
@@ -295,6 +296,18 @@ def _evaluations_differ(rows: tuple[EvaluationRow, ...]) -> Iterator[str]:
             yield f"a {split} document is scored twice at step {step}"
         if sorted(documents) != first.setdefault(split, sorted(documents)):
             yield f"the {split} documents scored at step {step} are not those of the first evaluation"
+
+
+def _digests_repeat(observed: Observed, statement: Statement) -> Iterator[str]:
+    """Yield digests that are the same for states that are not: they were made of something else than the state (CASE-18)."""
+    moved = {row.step for row in observed.of(StepRow) if row.learning_rate > 0 and row.grad_norm > 0}
+    replayed = sorted(observed.of(ReplayRow), key=lambda row: row.step)
+    for one, two in itertools.pairwise(replayed):
+        if one.step < two.step and two.step in moved and one.straight == two.straight:
+            yield f"the weights after steps {one.step} and {two.step} have one digest, with an update between them"
+    kept = {one.name.partition(": ")[0]: one for one in statement.artifacts}
+    if {"best", "last"} <= kept.keys() and kept["best"].digest == kept["last"].digest:
+        yield f"{kept['best'].name} and {kept['last'].name} have one digest, and are of different steps"
 
 
 def twins(runs: Mapping[str, tuple[int, str]]) -> dict[str, str]:

@@ -256,7 +256,7 @@ def comparability_violated(r: Reading) -> Finding:
     respects: tuple[tuple[str, bool | None, str, str], ...] = (
         ("mode", None if r.mode is None else r.mode == "eval", "training is scored in training mode, validation in evaluation mode", "scope"),
         ("checkpoint", checkpoint, f"the training number is {r.scope or f'a mean over {window} steps'}, the validation number is of one checkpoint", "scope"),
-        ("reduction", settings.same_reduction, "the two are not means over the same unit", "scope"),
+        ("reduction", r.same_reduction, r.reductions or "the two are not means over the same unit", "scope"),
         ("masking", settings.same_masking, "other tokens carry the two losses", "scope"),
         ("subset", False if single else fixed, "the training number is one batch" if single else "validation is drawn anew at each evaluation", "validation_set"),
     )  # fmt: skip

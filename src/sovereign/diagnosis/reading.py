@@ -27,6 +27,7 @@ from sovereign.diagnosis.record import Point, RunRecord, Scores, mode_of
 from sovereign.metrics.intervals import Floats, Interval, Unmeasurable
 
 Axis = Literal["step", "epoch", "entry"]
+SAME_START = 0.5  # nats between the two losses of an untrained model before they are of different things
 
 
 def attempt(compute: Callable[[], Interval]) -> Interval | None:
@@ -132,6 +133,30 @@ class Reading:
     def online_gap(self) -> float | None:
         """The last validation loss minus the training loss logged with it."""
         return self.pairs[-1][2] - self.pairs[-1][1] if self.pairs else None
+
+    @cached_property
+    def reductions(self) -> str:
+        """How the two losses of the untrained model show that they are not reduced alike; nothing where they agree (CASE-19).
+
+        Before the first update both are of the same weights, and of a model that knows nothing: they are one number.
+        """
+        if self.axis != "step" or not self.pairs or self.pairs[0][0] > 0:
+            return ""
+        _, train, val, _ = self.pairs[0]
+        if abs(train - val) <= SAME_START or min(train, val) <= 0:
+            return ""
+        times = max(train, val) / min(train, val)
+        said = f"before the first update training is {train:.4g} and validation {val:.4g}"
+        if abs(times - round(times)) > 0.02 * times:
+            return said
+        less = "less" if train < val else "more"
+        return f"{said}, {round(times)} times {less}: a sum over micro-batches, or a share of one, is printed as a mean"
+
+    @cached_property
+    def same_reduction(self) -> bool | None:
+        """Whether both losses are means over the same unit: as stated, or not where step 0 shows otherwise."""
+        stated = self.record.settings.same_reduction
+        return False if stated is None and self.reductions else stated
 
     @cached_property
     def scope(self) -> str:

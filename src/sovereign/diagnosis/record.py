@@ -42,6 +42,9 @@ from sovereign.metrics.intervals import Floats
 
 NON_FINITE = frozenset({"non_finite_loss", "non_finite_gradient", "not_finite"})  # as guards and callbacks name them
 COVERED = 0.5  # of a document's tokens inside 50-token matches, so that a licence header is no leak (Lee et al. 2021)
+ITSELF = (
+    "the reference scores every document to the last digit as this run does: it is this run's model, and was left out"
+)
 Whole = int | None
 
 
@@ -274,6 +277,8 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
     scores = scores_of(observed.of(EvaluationRow))
     validation = scores.get("validation")
     overlaps = observed.of(OverlapRow)
+    scored_by = {row.document: row.nll for row in observed.of(ReferenceRow) if row.split == "validation"}
+    reference = _another(scored_by, validation)
     return RunRecord(
         points=_points(steps, validation, intent.promise.evaluation.every),
         settings=_settings(observed, steps, probed="train_probe" in scores),
@@ -287,7 +292,7 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
         train_probe=scores.get("train_probe"),
         control=scores.get("control"),
         unigram={row.document: row.unigram_nll for row in observed.of(FloorRow)} or None,
-        reference={row.document: row.nll for row in observed.of(ReferenceRow) if row.split == "validation"} or None,
+        reference=reference,
         identity=_identity(observed, validation),
         covered=coverage((row.split, row.covered_50 >= COVERED * row.tokens) for row in overlaps if row.tokens),
         near=_near(observed.of(CorpusRow)),
@@ -299,7 +304,18 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
         extraction=observed.of(ExtractionRow),
         membership=observed.of(MembershipRow),
         samples=observed.of(SampleRow),
+        remarks=(ITSELF,) if scored_by and reference is None else (),
     )
+
+
+def _another(scored_by: Mapping[str, float], validation: Scores | None) -> Mapping[str, float] | None:
+    """Return what a reference scored, unless it is this run's own model: that is no yardstick (CASE-10)."""
+    if validation is None or not scored_by:
+        return scored_by or None
+    asked = [number for number, document in enumerate(validation.documents) if document in scored_by]
+    told = np.array([scored_by[validation.documents[number]] for number in asked])
+    own = any(len(asked) > 1 and np.array_equal(told, nll[asked]) for nll in validation.nll)
+    return None if own else scored_by
 
 
 def redrawn(remarks: Iterable[str]) -> dict[str, Any]:
