@@ -8,6 +8,8 @@ import casebook_table
 import pytest
 from casebook_table import PAGE, entries, page
 
+CASES = 44  # of the book; none is left out
+
 
 def test_the_page_is_up_to_date() -> None:
     """docs/casebook.md is what the tests' docstrings make; write it again with `python tests/casebook_table.py`."""
@@ -17,6 +19,7 @@ def test_the_page_is_up_to_date() -> None:
 def test_every_entry_has_a_test() -> None:
     """A case is in the book by what is tested, and not by being named."""
     assert [one.file for one in entries() if not one.tests] == []
+    assert {f"{number:02d}" for number in range(1, CASES + 1)} == {one.number for one in entries()}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from sovereign.lineage import Missing
 from sovereign.model.adapters import Unattached
 from sovereign.model.decoder import build as build_model
 from sovereign.model.pretrained import Unfit
+from sovereign.preferences import Preferred, preferred
 from sovereign.training import optimizer
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
 from sovereign.training.distributed import ALONE, Ranks
@@ -50,6 +51,7 @@ class Plan:
     refusals: tuple[str, ...]
     processes: int = 1
     tuning: Tuning | None = None
+    preferred: Preferred | None = None
 
     @property
     def text(self) -> Corpus:
@@ -182,6 +184,8 @@ class Plan:
         found: dict[str, str | int | float] = {}
         if self.tuning is not None:
             found |= {"base": self.tuning.name, "trainable parameters": self.trainable}
+        if self.preferred is not None:
+            found |= self.preferred.figures()
         if isinstance(self.corpus, Corpus):
             stream = self.windowed
             return found | {
@@ -330,7 +334,13 @@ def plan(
             f"samples of {contract.evaluation.samples.tokens} tokens leave no room for a prompt in a context of "
             f"{contract.context}"
         )
-    return Plan(contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals), ranks.size, tuning)
+    held = None
+    if tuning is not None and contract.data.preferences is not None:
+        held = preferred(contract, contract.data.preferences, tuning, root, place, precision)
+        refusals += held.refusals
+    return Plan(
+        contract, chosen_seed, corpus, stream, place, precision, because, tuple(refusals), ranks.size, tuning, held
+    )
 
 
 def untunable(contract: Contract, tuning: Tuning, corpus: Corpus | ExampleSet) -> list[str]:

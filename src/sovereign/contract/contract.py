@@ -105,6 +105,8 @@ def _from_scratch(contract: Contract) -> None:
             f"data.source of kind {contract.data.source.kind} tunes a base; name it under method, "
             "as in method: {kind: full, base: {run: ...}, context: 128}"
         )
+    if contract.data.preferences is not None:
+        raise ValueError("data.preferences are held against a base; a model from scratch has none")
     if contract.data.split.inherit:
         raise ValueError("data.split.inherit has nobody to inherit from; a model from scratch has no base")
     if contract.evaluation.generation is not None:
@@ -121,6 +123,8 @@ def _tuned(contract: Contract) -> None:
     if isinstance(method, Classification) != data.labelled:
         wanted = "labels: a source of kind stdlib_labels or labelled" if isinstance(method, Classification) else "text"
         raise ValueError(f"method {method.kind} learns from {wanted}; data.source is of kind {data.source.kind}")
+    if data.preferences is not None and data.labelled:
+        raise ValueError("data.preferences are of answers, and a classifier writes none; remove them")
     if isinstance(method, Embeddings) and method.new_tokens and not method.base.run:
         raise ValueError("new_tokens are found in the train side of a base run; a folder or a hub model shows none")
     if contract.shipping is not None:

@@ -226,6 +226,34 @@ class Template(Record):
         return self
 
 
+class Preferences(Record):
+    """Pairs of answers, the preferred one and the other, that a later phase is to learn from; nothing here trains on them.
+
+    The plan holds them against the base, and is refused outside the ranges: what the base finds next to impossible, or
+    what differs in length above all, is no goal that preferences reach (CASE-05).
+    """
+
+    path: str = Field(description="JSONL, a prompt and its two answers on each line")
+    prompt: str = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    pairs: int = Field(default=200, ge=10, description="how many are scored, drawn by hash")
+    gap: tuple[float, float] = Field(
+        description="range of the mean of ln p(chosen) - ln p(rejected) under the base, nats an answer"
+    )
+    length_ratio: tuple[Annotated[float, Field(gt=0)], float] = Field(
+        description="range of the tokens of all chosen answers over those of all rejected ones"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Preferences:
+        for name in ("gap", "length_ratio"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name}: [{low:g}, {high:g}] is no range; the lower end stands first")
+        return self
+
+
 class Data(Record):
     """Documents, cleaning, and the split."""
 
@@ -248,6 +276,7 @@ class Data(Record):
     template: Template | None = Field(
         default=None, description="how pairs and turns are written out; plainly by default"
     )
+    preferences: Preferences | None = Field(default=None, description="held against the base by the plan")
 
     @property
     def sources(self) -> tuple[Single | Examples, ...]:
@@ -270,7 +299,8 @@ class Data(Record):
     def _consistent(self) -> Data:
         if self.most_bytes is not None and self.most_bytes < self.least_bytes:
             raise ValueError(f"most_bytes {self.most_bytes} is below least_bytes {self.least_bytes}")
-        if self.template is not None and (not self.examples or self.labelled):
+        writes = (self.examples and not self.labelled) or self.preferences is not None
+        if self.template is not None and not writes:
             raise ValueError(f"template writes out pairs and chats; a source of kind {self.source.kind} has neither")
         if self.licences is not None:
             silent = [one.kind for one in self.sources if getattr(one, "licence", None) is None]

@@ -33,6 +33,7 @@ from sovereign.contract.data import (
     LibraryLabels,
     LibraryPairs,
     PairsFile,
+    Preferences,
     StandardLibrary,
     Template,
 )
@@ -199,6 +200,23 @@ def _turns(path: Path, source: PairsFile | ChatFile) -> Iterator[Example]:
             turns = given if isinstance(given, list) else []
             wanted = f"a list of turns {{role, content}} in field {source.field!r}, one of them the assistant's"
         yield Example(f"{source.path}#{number:07d}", _checked(turns, source.path, number, wanted))
+
+
+def read_preferences(source: Preferences, root: Path) -> list[tuple[Example, Example]]:
+    """Return each prompt with its chosen and with its rejected answer; raises Malformed for a line without the three."""
+    wanted = f"texts in fields {source.prompt!r}, {source.chosen!r} and {source.rejected!r}"
+    found = []
+    for number, row in _lines(root / source.path, source.path):
+        asked = {"role": "user", "content": row.get(source.prompt)}
+        both = [
+            _checked([asked, {"role": "assistant", "content": row.get(answer)}], source.path, number, wanted)
+            for answer in (source.chosen, source.rejected)
+        ]
+        if not both[0][1].content or not both[1][1].content or both[0] == both[1]:
+            raise Malformed([Problem(source.path, "an answer is empty, or both are the same", number)])
+        name = f"{source.path}#{number:07d}"
+        found.append((Example(name, both[0]), Example(name, both[1])))
+    return found
 
 
 def _checked(turns: Sequence[Any], name: str, number: int, wanted: str) -> tuple[Turn, ...]:
