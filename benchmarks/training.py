@@ -60,7 +60,8 @@ class RandomStream:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> SimpleNamespace:
         which = (np.arange(SEQUENCES) + step * SEQUENCES) % len(self.windows)
-        return SimpleNamespace(ids=self.windows[which].astype(np.int64), windows=which, passed=0)
+        ids = self.windows[which].astype(np.int64)
+        return SimpleNamespace(inputs=ids[:, :-1], targets=ids[:, 1:], windows=which, passed=0)
 
 
 STREAM = RandomStream()
@@ -186,7 +187,7 @@ class PlainDecoder(nn.Module):
         self.head = linear(h, VOCABULARY)
         self.head.weight = self.embed.weight
         nn.init.normal_(self.embed.weight, std=0.02)
-        cos, sin = rotation_table(SHAPE)
+        cos, sin = rotation_table(SHAPE, SHAPE.context)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
@@ -224,9 +225,10 @@ def plain(device: torch.device, bf16: bool, compiled: bool) -> Round:
         for step in range(done, done + steps):
             for group in optimizer.param_groups:
                 group["lr"] = 1e-4 + 9e-4 * 0.5 * (1 + math.cos(math.pi * step / 100_000))
-            ids = torch.from_numpy(STREAM.batch(step).ids).to(device)
+            batch = STREAM.batch(step)
+            inputs, targets = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = model(ids[:, :-1], ids[:, 1:])
+                loss = model(inputs, targets)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
