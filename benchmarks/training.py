@@ -1,6 +1,7 @@
 """Tokens a second of our loop beside `transformers.Trainer` and a plain hand-written loop.
 
-    python benchmarks/training.py [--quick] [--compiled] [--rounds N] [--steps N]
+    python benchmarks/training.py [--quick] [--compiled | --only-compiled] [--shape 5m|25m|124m|370m]
+                                  [--precision auto|bf16|fp32] [--rounds N] [--steps N]
 
 Same shape, batch, data, precision and threads; every round runs each of them once, one after another in this
 process, so that a noisy machine is noisy for all. What is reported is the ratio of a round, its median over rounds
@@ -25,9 +26,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -43,44 +46,65 @@ from sovereign.training.loop import train
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.sampling import sample
 
-SHAPE = Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256)
-VOCABULARY = 4096
-SEQUENCES = 8
-TOKENS = SEQUENCES * SHAPE.context
+Asked = Literal["auto", "bf16", "fp32"]
 Round = Callable[[int], list[float]]  # steps -> the moment each of them ended
 
 
 class RandomStream:
     """Windows of tokens as unevenly frequent as words are (Zipf), so that losses fall as they do on text."""
 
-    def __init__(self) -> None:
-        weights = 1 / np.arange(1, VOCABULARY + 1)
-        ids = np.random.default_rng(0).choice(VOCABULARY, 2_000_000, p=weights / weights.sum()).astype(np.uint16)
-        self.windows = ids[: len(ids) // (SHAPE.context + 1) * (SHAPE.context + 1)].reshape(-1, SHAPE.context + 1)
+    def __init__(self, context: int, vocabulary: int, sequences: int) -> None:
+        self.sequences = sequences
+        weights = 1 / np.arange(1, vocabulary + 1)
+        ids = np.random.default_rng(0).choice(vocabulary, 2_000_000, p=weights / weights.sum()).astype(np.uint16)
+        self.windows = ids[: len(ids) // (context + 1) * (context + 1)].reshape(-1, context + 1)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> SimpleNamespace:
-        which = (np.arange(SEQUENCES) + step * SEQUENCES) % len(self.windows)
-        return SimpleNamespace(ids=self.windows[which].astype(np.int64), windows=which, passed=0)
+        which = (np.arange(self.sequences) + step * self.sequences) % len(self.windows)
+        ids = self.windows[which].astype(np.int64)
+        return SimpleNamespace(inputs=ids[:, :-1], targets=ids[:, 1:], windows=which, passed=0)
 
 
-STREAM = RandomStream()
+@dataclass(frozen=True)
+class Case:
+    """What all loops train: a shape, on so many sequences a step."""
+
+    shape: Shape
+    vocabulary: int
+    sequences: int
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.shape.context
+
+    @cached_property
+    def stream(self) -> RandomStream:
+        return RandomStream(self.shape.context, self.vocabulary, self.sequences)
 
 
-def settings(steps: int, compiled: bool) -> Training:
+CASES = {
+    "5m": Case(Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256), 4096, 8),
+    "25m": Case(Shape(hidden=512, layers=7, heads=8, kv_heads=4, ffn=1536, context=256), 8192, 8),
+    "124m": Case(Shape(hidden=768, layers=12, heads=12, kv_heads=12, ffn=2048, context=1024), 50257, 16),
+    "370m": Case(Shape(hidden=1024, layers=24, heads=16, kv_heads=4, ffn=2816, context=2048), 32768, 8),
+}
+
+
+def settings(case: Case, steps: int, compiled: bool) -> Training:
     schedule = Schedule(kind="cosine", peak=1e-3, floor=1e-4, warmup=10)
-    return Training(steps=steps, sequences=SEQUENCES, schedule=schedule, compile=compiled)
+    return Training(steps=steps, sequences=case.sequences, schedule=schedule, compile=compiled)
 
 
-def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
+def ours(case: Case, device: torch.device, bf16: bool, compiled: bool) -> Round:
     """Return a round of our loop as shipped, with a log that writes every row as a run does."""
-    model = build(SHAPE, VOCABULARY, seed=0).to(device)
+    model = build(case.shape, case.vocabulary, seed=0).to(device)
     rows = tempfile.TemporaryFile("w")  # noqa: SIM115 (open as long as the loop is)
 
     def log(kind: str, **row: Any) -> None:
         rows.write(json.dumps({"run": "benchmark", "kind": kind, **row}) + "\n")
         rows.flush()
 
-    training = settings(100_000, compiled)
+    training = settings(case, 100_000, compiled)
     optimizer = optimizer_for(model, training.optimizer)
     done = 0
 
@@ -90,7 +114,7 @@ def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
         train(
             model,
             optimizer,
-            STREAM,
+            case.stream,
             training,
             device=device,
             precision="bf16" if bf16 else "fp32",
@@ -107,7 +131,7 @@ def ours(device: torch.device, bf16: bool, compiled: bool) -> Round:
     return some
 
 
-def trainer(device: torch.device, bf16: bool, compiled: bool) -> Round:
+def trainer(case: Case, device: torch.device, bf16: bool, compiled: bool) -> Round:
     """Return a round of `transformers.Trainer`."""
     import transformers
 
@@ -115,10 +139,10 @@ def trainer(device: torch.device, bf16: bool, compiled: bool) -> Round:
 
     class Windows(torch.utils.data.Dataset):
         def __len__(self) -> int:
-            return len(STREAM.windows)
+            return len(case.stream.windows)
 
         def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-            ids = torch.from_numpy(STREAM.windows[index, :-1].astype(np.int64))
+            ids = torch.from_numpy(case.stream.windows[index, :-1].astype(np.int64))
             return {"input_ids": ids, "labels": ids}
 
     class Ends(transformers.TrainerCallback):
@@ -127,13 +151,13 @@ def trainer(device: torch.device, bf16: bool, compiled: bool) -> Round:
 
     ends: list[float] = []
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config(SHAPE, VOCABULARY)))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**hf_config(case.shape, case.vocabulary)))
 
     def some(steps: int) -> list[float]:
         ends.clear()
         arguments = transformers.TrainingArguments(
             output_dir=tempfile.gettempdir(),
-            per_device_train_batch_size=SEQUENCES,
+            per_device_train_batch_size=case.sequences,
             max_steps=steps,
             bf16=bf16,
             optim="adamw_torch_fused",
@@ -158,35 +182,36 @@ def trainer(device: torch.device, bf16: bool, compiled: bool) -> Round:
 class PlainDecoder(nn.Module):
     """The same network in the plainest torch: nn.Linear, SDPA, all logits, F.cross_entropy."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape, vocabulary: int) -> None:
         super().__init__()
-        h, kv = SHAPE.hidden, SHAPE.kv_heads * SHAPE.head_dim
+        self.head_dim = shape.head_dim
+        h, kv = shape.hidden, shape.kv_heads * shape.head_dim
 
         def linear(inputs: int, outputs: int) -> nn.Linear:
             return nn.Linear(inputs, outputs, bias=False)
 
-        self.embed = nn.Embedding(VOCABULARY, h)
+        self.embed = nn.Embedding(vocabulary, h)
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    "norm1": nn.RMSNorm(h, SHAPE.norm_epsilon),
+                    "norm1": nn.RMSNorm(h, shape.norm_epsilon),
                     "q": linear(h, h),
                     "k": linear(h, kv),
                     "v": linear(h, kv),
                     "o": linear(h, h),
-                    "norm2": nn.RMSNorm(h, SHAPE.norm_epsilon),
-                    "gate": linear(h, SHAPE.ffn),
-                    "up": linear(h, SHAPE.ffn),
-                    "down": linear(SHAPE.ffn, h),
+                    "norm2": nn.RMSNorm(h, shape.norm_epsilon),
+                    "gate": linear(h, shape.ffn),
+                    "up": linear(h, shape.ffn),
+                    "down": linear(shape.ffn, h),
                 }
             )
-            for _ in range(SHAPE.layers)
+            for _ in range(shape.layers)
         )
-        self.norm = nn.RMSNorm(h, SHAPE.norm_epsilon)
-        self.head = linear(h, VOCABULARY)
+        self.norm = nn.RMSNorm(h, shape.norm_epsilon)
+        self.head = linear(h, vocabulary)
         self.head.weight = self.embed.weight
         nn.init.normal_(self.embed.weight, std=0.02)
-        cos, sin = rotation_table(SHAPE)
+        cos, sin = rotation_table(shape, shape.context)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
@@ -199,7 +224,7 @@ class PlainDecoder(nn.Module):
         x = self.embed(ids)
         for layer in self.layers:
             y = layer["norm1"](x)
-            q, k, v = (layer[name](y).view(b, t, -1, SHAPE.head_dim).transpose(1, 2) for name in "qkv")
+            q, k, v = (layer[name](y).view(b, t, -1, self.head_dim).transpose(1, 2) for name in "qkv")
             y = F.scaled_dot_product_attention(self.rotated(q), self.rotated(k), v, is_causal=True, enable_gqa=True)
             x = x + layer["o"](y.transpose(1, 2).reshape(b, t, -1))
             y = layer["norm2"](x)
@@ -207,10 +232,10 @@ class PlainDecoder(nn.Module):
         return F.cross_entropy(self.head(self.norm(x)).flatten(0, 1).float(), targets.flatten())
 
 
-def plain(device: torch.device, bf16: bool, compiled: bool) -> Round:
+def plain(case: Case, device: torch.device, bf16: bool, compiled: bool) -> Round:
     """Return a round of a plain training loop, as one writes it by hand."""
     torch.manual_seed(0)
-    model: Any = PlainDecoder().to(device)
+    model: Any = PlainDecoder(case.shape, case.vocabulary).to(device)
     matrices, gains = ([p for p in model.parameters() if (p.dim() > 1) == is_matrix] for is_matrix in (True, False))
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": gains, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
@@ -224,9 +249,10 @@ def plain(device: torch.device, bf16: bool, compiled: bool) -> Round:
         for step in range(done, done + steps):
             for group in optimizer.param_groups:
                 group["lr"] = 1e-4 + 9e-4 * 0.5 * (1 + math.cos(math.pi * step / 100_000))
-            ids = torch.from_numpy(STREAM.batch(step).ids).to(device)
+            batch = case.stream.batch(step)
+            inputs, targets = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.targets).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss = model(ids[:, :-1], ids[:, 1:])
+                loss = model(inputs, targets)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -242,21 +268,21 @@ def plain(device: torch.device, bf16: bool, compiled: bool) -> Round:
 LOOPS = {"ours": ours, "trainer": trainer, "plain": plain}
 
 
-def rate(ends: list[float]) -> float:
+def rate(ends: list[float], tokens: int) -> float:
     """Return tokens a second between the end of the first step and the end of the last."""
-    return (len(ends) - 1) * TOKENS / (ends[-1] - ends[0])
+    return (len(ends) - 1) * tokens / (ends[-1] - ends[0])
 
 
-def compare(compiled: bool, rounds: int, steps: int, device: torch.device, bf16: bool) -> dict[str, Any]:
+def compare(case: Case, compiled: bool, rounds: int, steps: int, device: torch.device, bf16: bool) -> dict[str, Any]:
     """Print and return rates and ratios over alternating rounds."""
-    loops = {name: loop(device, bf16, compiled) for name, loop in LOOPS.items()}
+    loops = {name: loop(case, device, bf16, compiled) for name, loop in LOOPS.items()}
     for loop in loops.values():
         loop(4)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for index in range(rounds):
         order = list(loops) if index % 2 == 0 else list(reversed(loops))
         for name in order:
-            rates[name].append(rate(loops[name](steps)))
+            rates[name].append(rate(loops[name](steps), case.tokens))
     label = "compiled" if compiled else "eager"
     for name, values in rates.items():
         print(
@@ -278,7 +304,7 @@ def interval(ratios: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def alone(name: str, compiled: bool) -> None:
+def alone(case: Case, name: str, compiled: bool, asked: Asked) -> None:
     """Print, as JSON, the time to the first step and the peak memory of one loop in this process."""
     device = choose_device("auto")
     if name == "trainer":
@@ -287,9 +313,10 @@ def alone(name: str, compiled: bool) -> None:
         assert transformers.Trainer
     before = peak_kib()
     began = time.perf_counter()
-    ends = LOOPS[name](device, choose_precision("auto", device)[0] == "bf16", compiled)(8)
+    ends = LOOPS[name](case, device, choose_precision(asked, device)[0] == "bf16", compiled)(8)
     peak = peak_kib()
-    print(json.dumps({"first_step": ends[0] - began, "grown_mib": (peak - before) / 1024, "peak_mib": peak / 1024}))
+    seconds = {"first_step": ends[0] - began, "wall": ends[-1] - began}
+    print(json.dumps({**seconds, "grown_mib": (peak - before) / 1024, "peak_mib": peak / 1024}))
 
 
 def peak_kib() -> int:
@@ -300,9 +327,9 @@ def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
+def bookkeeping(case: Case, device: torch.device, bf16: bool, steps: int) -> float:
     """Return the share of training time spent on rows: step rows, and 300 evaluation rows every 100 steps."""
-    model = build(SHAPE, VOCABULARY, seed=0).to(device)
+    model = build(case.shape, case.vocabulary, seed=0).to(device)
     spent = 0.0
     with tempfile.TemporaryFile("w") as rows:
 
@@ -315,11 +342,11 @@ def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
 
         began = time.perf_counter()
         precision = "bf16" if bf16 else "fp32"
-        training = settings(steps, compiled=False)
+        training = settings(case, steps, compiled=False)
         train(
             model,
             optimizer_for(model, training.optimizer),
-            STREAM,
+            case.stream,
             training,
             device=device,
             precision=precision,
@@ -333,7 +360,7 @@ def bookkeeping(device: torch.device, bf16: bool, steps: int) -> float:
     return spent / trained
 
 
-def floor(device: torch.device, bf16: bool) -> float:
+def floor(case: Case, device: torch.device, bf16: bool) -> float:
     """Return the tokens a second that the measured matrix peak would allow, were there nothing but matrices."""
     a = torch.randn(2048, 2048, device=device).to(torch.bfloat16 if bf16 else torch.float32)
     times = []
@@ -342,36 +369,49 @@ def floor(device: torch.device, bf16: bool) -> float:
         (a @ a).sum().item()
         times.append(time.perf_counter() - began)
     peak = 2 * 2048**3 / min(times)  # a peak is the best that was seen, whatever else the machine did
-    print(f"matrix peak {peak / 1e9:,.0f} GFLOP/s, {SHAPE.flops_per_token(VOCABULARY) / 1e6:.1f} MFLOP a token")
-    return peak / SHAPE.flops_per_token(VOCABULARY)
+    print(
+        f"matrix peak {peak / 1e9:,.0f} GFLOP/s, {case.shape.flops_per_token(case.vocabulary) / 1e6:.1f} MFLOP a token"
+    )
+    return peak / case.shape.flops_per_token(case.vocabulary)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing compiled: a minute")
-    parser.add_argument("--compiled", action="store_true", help="both compiled as well: some minutes of warm-up")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--compiled", action="store_true", help="compiled as well: some minutes of warm-up")
+    which.add_argument("--only-compiled", action="store_true")
+    parser.add_argument("--shape", choices=CASES, default="5m", help="about so many parameters")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--steps", type=int, default=15, help="in a round")
     parser.add_argument("--alone", choices=LOOPS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.alone:
-        return alone(asked.alone, asked.compiled)
+        return alone(CASES[asked.shape], asked.alone, asked.compiled, asked.precision)
 
-    rounds = asked.rounds or (3 if asked.quick else 9)
+    case, rounds = CASES[asked.shape], asked.rounds or (3 if asked.quick else 9)
     device = choose_device("auto")
-    precision, why = choose_precision("auto", device)
+    precision, why = choose_precision(asked.precision, device)
     bf16 = precision == "bf16"
-    print(f"{device}, {torch.get_num_threads()} threads, {precision} ({why}), torch {torch.__version__}")
-    most = floor(device, bf16)
-    result = compare(False, rounds, asked.steps, device, bf16)
+    print(
+        f"{device}, {torch.get_num_threads()} threads, {precision} ({why}), torch {torch.__version__}, {case.shape.parameters(case.vocabulary) / 1e6:.1f} M parameters"
+    )
+    most = floor(case, device, bf16)
+    if asked.only_compiled:
+        compare(case, True, rounds, asked.steps, device, bf16)
+        return None
+    result = compare(case, False, rounds, asked.steps, device, bf16)
     mine = statistics.median(result["rates"]["ours"])
     print(f"of the matrix floor of {most:,.0f} tokens/s, ours reaches {mine / most:.0%}")
-    print(f"rows cost {bookkeeping(device, bf16, 20 if asked.quick else 60):.2%} of training time")
+    print(f"rows cost {bookkeeping(case, device, bf16, 20 if asked.quick else 60):.2%} of training time")
 
-    model = build(SHAPE, VOCABULARY, seed=0).to(device)
-    documents = [(f"{index:016x}", STREAM.windows.reshape(-1)[index * 513 : (index + 1) * 513]) for index in range(100)]
+    model = build(case.shape, case.vocabulary, seed=0).to(device)
+    documents = [
+        (f"{index:016x}", case.stream.windows.reshape(-1)[index * 513 : (index + 1) * 513]) for index in range(100)
+    ]
     began = time.perf_counter()
-    evaluate(model, documents, batch=8, context=SHAPE.context, precision=precision, device=device)
+    evaluate(model, documents, batch=8, context=case.shape.context, precision=precision, device=device)
     print(f"evaluating 100 documents of 512 tokens: {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
     sample(model, [list(range(1, 20 + index)) for index in range(100)], 96, temperature=0.7, top_k=50, seed=0)
@@ -379,16 +419,26 @@ def main() -> None:
 
     for compiled in [False, True] if asked.compiled else [False]:
         for name in LOOPS:
-            command = [sys.executable, str(Path(__file__)), "--alone", name, *(["--compiled"] if compiled else [])]
+            command = [
+                sys.executable,
+                str(Path(__file__)),
+                "--alone",
+                name,
+                "--shape",
+                asked.shape,
+                "--precision",
+                asked.precision,
+            ]
+            command += ["--compiled"] if compiled else []
             told = json.loads(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
             )
             print(
-                f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, "
+                f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, 8 after {told['wall']:5.1f} s, "
                 f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"
             )
     if asked.compiled:
-        compare(True, rounds, asked.steps, device, bf16)
+        compare(case, True, rounds, asked.steps, device, bf16)
     return None
 
 
