@@ -330,9 +330,12 @@ def _explained(kind: type[BaseModel], document: Document, fault: Any) -> Problem
         known, present = _siblings(kind, keys[:-1], document.value), document.value
         for key in keys[:-1]:
             present = present[key]
-        free = [name for name in known if name not in present]  # what stands there already was hardly meant again
         wrong = str(keys[-1])
-        near = difflib.get_close_matches(wrong, free, 1, 0.5) or difflib.get_close_matches(wrong, known, 1, 0.5)
+        near = difflib.get_close_matches(wrong, known, 1, 0.5)
+        if near and near[0] in present:  # what stands there already was hardly meant again, unless it is much nearer
+            nearness = difflib.SequenceMatcher(None, near[0], wrong).ratio()
+            free = [name for name in known if name not in present]
+            near = difflib.get_close_matches(wrong, free, 1, max(0.5, nearness - 0.1)) or near
         hint = f"; did you mean {near[0]}?" if near else ""
         return document.problem(keys, f"unknown key{hint}")
     if fault["type"] == "missing":
