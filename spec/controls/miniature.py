@@ -1,6 +1,8 @@
 """Write miniature.jsonl: small Python modules that a tiny model learns in seconds, drawn by a fixed seed.
 
     python spec/controls/miniature.py > spec/controls/miniature.jsonl
+    python spec/controls/miniature.py pairs > spec/controls/miniature-pairs.jsonl
+    python spec/controls/miniature.py labels > spec/controls/miniature-labels.jsonl
 
 Every function keeps to its own names, which a bigram cannot know; names and numbers are drawn from wide lists, so
 that a model which sees few of the modules too often has something to learn by heart.
@@ -149,5 +151,26 @@ def lines(seed: int = 1) -> Iterator[str]:
         yield json.dumps({"text": module(draw)})
 
 
+def pairs(seed: int = 2) -> Iterator[str]:
+    """Yield one JSON line a pair: the head of a function, and what it does in a sentence that repeats its names."""
+    draw = random.Random(seed)
+    for _ in range(400):
+        first, second, made = draw.sample(THINGS, 3)
+        verb = draw.choice(VERBS)
+        prompt = f"def {verb}_{made}({first}, {second}):"
+        yield json.dumps({"prompt": prompt, "answer": f"{verb} {made} from {first} and {second}"})
+
+
+def labels(seed: int = 3) -> Iterator[str]:
+    """Yield one JSON line a text: a line of code, labelled by its operator."""
+    draw = random.Random(seed)
+    for _ in range(600):
+        first, second, made = draw.sample(THINGS, 3)
+        operator = draw.choice("+-")
+        text = f"def {draw.choice(VERBS)}_{made}({first}, {second}): return {first} {operator} {second}"
+        yield json.dumps({"sentence": text, "label": {"+": "more", "-": "less"}[operator]})
+
+
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{line}\n" for line in lines())
+    written = {"": lines, "pairs": pairs, "labels": labels}["".join(sys.argv[1:])]
+    sys.stdout.writelines(f"{line}\n" for line in written())

@@ -18,6 +18,7 @@ from sovereign.corpus.scoring import scored
 from sovereign.model.adapters import adapted
 from sovereign.model.attestation import frozen_digest, trainable_parameters
 from sovereign.model.classifier import Classifier
+from sovereign.model.embeddings import embedding
 from sovereign.plan import Plan, Told
 from sovereign.training.evaluation import evaluate, evaluate_examples, evaluating
 from sovereign.training.guards import Stopped, starts_as
@@ -85,6 +86,24 @@ def still_frozen(plan: Plan, model: nn.Module, step: int, subject: str = "frozen
     assert plan.tuning is not None
     expected = frozen_digest(plan.fresh().to(plan.device))
     yield _attested(step, subject, expected, frozen_digest(model))
+
+
+def embedding_rows(plan: Plan, model: nn.Module, step: int) -> Rows:
+    """Yield the attestation row of the embedding's rows that the base had and that must not change: how many did."""
+    assert plan.tuning is not None
+    method = plan.tuning.method
+    if getattr(method, "adapter", None) is None and getattr(method, "rows", None) != "new":
+        return
+    live: Any = model.language if isinstance(model, Classifier) else model
+    old, new = (_matrix(one) for one in (plan.tuning.base(), live))
+    changed = (new[: len(old)] != old).any(1).sum()
+    yield _attested(step, "embedding_rows", "0", str(int(changed)))
+
+
+def _matrix(model: Any) -> Tensor:
+    weight = embedding(model).weight
+    assert isinstance(weight, Tensor)
+    return weight.detach().cpu()
 
 
 def require(rows: Rows) -> Rows:

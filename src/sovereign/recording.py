@@ -22,26 +22,32 @@ import torch
 from pydantic import Field, model_validator
 from tokenizers.normalizers import Replace
 
+from sovereign import attesting
 from sovereign import plan as planning
 from sovereign import run as execution
 from sovereign.canonical import Malformed, Record, pretty, read, validate, write_atomic
 from sovereign.contract.contract import Contract
 from sovereign.controls import CONTROLS, Side, needed
-from sovereign.corpus import tokens
+from sovereign.corpus import build as building
+from sovereign.corpus import examples, tokens
 from sovereign.corpus.build import Corpus, build
 from sovereign.corpus.shards import open_shards, write_shards
+from sovereign.corpus.split import sides
 from sovereign.corpus.stream import Stream
 from sovereign.evidence.folder import read_folder
 from sovereign.evidence.journal import Journal
+from sovereign.model.embeddings import embedding
 from sovereign.plan import Told
 from sovereign.repository import Located
 from sovereign.spec.criterion import Criterion, Id
 from sovereign.training import checkpoint, evaluation, loop, scrutiny
 from sovereign.training.optimizer import optimizer_for
+from sovereign.tuning import Tuning
 
 Fault = Literal[
     "none", "rate_ignored", "validation_trained_on", "targets_uncounted", "resume_forgets", "weights_not_fresh",
     "empty_sampler_writes", "evaluation_shortsighted", "tokenizer_forgets",
+    "more_moves", "frozen_moves", "weights_not_loaded", "split_redrawn", "climbs",
 ]  # fmt: skip
 RECIPES = CONTROLS / "recipes.yaml"
 
@@ -64,6 +70,13 @@ class Recipes(Record):
 
     schema_: Literal["sovereign/controls/v1"] = Field(alias="schema")
     contract: str = Field(description="a contract that trains in seconds, from the repository's root")
+    contracts: dict[str, str] = Field(
+        default={},
+        description="criterion, or the contract of one -> the small contract that stands for it; `contract` for others",
+    )
+    bases: tuple[str, ...] = Field(
+        default=(), description="contracts that others begin from, trained once and clean, in this order"
+    )
     bad: dict[Id, Plant] = Field(description="criterion -> what its bad control is planted with")
 
 
@@ -80,15 +93,24 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
             [document.problem(("bad",), f"says nothing of {', '.join(silent)}: what makes a run bad for it?")]
         )
     written: list[Path] = []
-    plants: dict[Plant | None, list[tuple[Criterion, Side]]] = {None: [(one, "good") for one in wanted]}
+    plants: dict[tuple[str, Plant | None], list[tuple[Criterion, Side]]] = {}
     for one in wanted:
-        plants.setdefault(recipes.bad[one.id], []).append((one, "bad"))
+        small = recipes.contracts.get(one.id, recipes.contracts.get(one.contract, recipes.contract))
+        plants.setdefault((small, None), []).append((one, "good"))
+        plants.setdefault((small, recipes.bad[one.id]), []).append((one, "bad"))
     with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
-        for number, (plant, uses) in enumerate(plants.items()):
-            told(f"training {_named(plant)}, for {', '.join(one.id for one, _ in uses)}", number, len(plants))
-            alone = Path(place) / str(number)  # a corpus that was built before would hide a fault in building it
-            shutil.copytree(root / "spec", alone / "spec")
-            folder = _trained(alone, recipes.contract, located, plant)
+        begun = Path(place) / "begun"
+        shutil.copytree(root / "spec", begun / "spec")
+        if any(small in recipes.contracts.values() for small, _ in plants):
+            for base in recipes.bases:
+                told(f"training {base}, which others begin from", 0, len(plants))
+                _trained(begun, base, located, None, base=True)
+        for number, ((small, plant), uses) in enumerate(plants.items()):
+            told(f"training {small}, {_named(plant)}, for {', '.join(one.id for one, _ in uses)}", number, len(plants))
+            alone = Path(place) / str(number)
+            # a corpus that was built before would hide a fault in building it
+            shutil.copytree(begun, alone, ignore=shutil.ignore_patterns("corpus"))
+            folder = _trained(alone, small, located, plant)
             written += [_kept(root, folder, located, criterion, side) for criterion, side in uses]
     return written
 
@@ -97,8 +119,8 @@ def _named(plant: Plant | None) -> str:
     return "a clean run" if plant is None else " ".join([plant.fault, *plant.set_]).removeprefix("none ")
 
 
-def _trained(root: Path, contract: str, located: Located, plant: Plant | None) -> Path:
-    """Return the evidence folder of a run of the small contract with a fault planted in it."""
+def _trained(root: Path, contract: str, located: Located, plant: Plant | None, base: bool = False) -> Path:
+    """Return the evidence folder of a run of a small contract with a fault planted in it."""
     overrides = plant.set_ if plant else ()
     promise = Contract.load(root / contract, overrides, contract)
     with ExitStack() as planted:
@@ -107,7 +129,7 @@ def _trained(root: Path, contract: str, located: Located, plant: Plant | None) -
         concluded = execution.run(
             planning.plan(promise, root, "cpu", _quiet), located.spec, root,
             # a control is no evidence: should one ever be copied under evidence/, it decides nothing there
-            overrides=(f"recorded as a control: {_named(plant)}",),
+            overrides=() if base else (f"recorded as a control: {_named(plant)}",),
             told=_quiet, progress=lambda *told: None,
         )  # fmt: skip
     if concluded.outcome != "completed":
@@ -125,7 +147,8 @@ def _kept(root: Path, folder: Path, located: Located, criterion: Criterion, side
     (partial / "rows").mkdir(parents=True)
     write_atomic(partial / "intent.json", pretty(found.intent.plain()))
     for kind in needed(located.spec, criterion):
-        write_atomic(partial / "rows" / f"{kind}.jsonl", (folder / "rows" / f"{kind}.jsonl").read_bytes())
+        if (rows := folder / "rows" / f"{kind}.jsonl").exists():  # a run on examples has no overlap of running text
+            write_atomic(partial / "rows" / rows.name, rows.read_bytes())
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target
@@ -273,13 +296,110 @@ def tokenizer_forgets() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unattested() -> Iterator[None]:
+    """Let a run go on whatever is sworn of its model: the guard that would stop it is held by tests of its own."""
+
+    def believed(rows: Any) -> Any:
+        return rows
+
+    with swapped(attesting, "require", believed), swapped(attesting, "starts_as", lambda *_: None):
+        yield
+
+
+@contextmanager
+def more_moves() -> Iterator[None]:
+    """Leave the embedding of the base movable beside what the contract lets move (CASE-06)."""
+    made = Tuning.model
+
+    def loose(*arguments: Any) -> Any:
+        model = made(*arguments)
+        language: Any = getattr(model, "language", model)
+        for weight in embedding(language).parameters(recurse=False):
+            weight.requires_grad_(True)
+        return model
+
+    with unattested(), swapped(Tuning, "model", loose):
+        yield
+
+
+@contextmanager
+def frozen_moves() -> Iterator[None]:
+    """Nudge a frozen weight of the model that is trained, as a fused or repacked matrix has been seen to move."""
+    made = Tuning.model
+    nudged: list[Any] = []
+
+    def moved(*arguments: Any) -> Any:
+        model = made(*arguments)
+        if not nudged:
+            nudged.append(model)
+            frozen = next(one for one in model.parameters() if not one.requires_grad and one.is_floating_point())
+            with torch.no_grad():
+                frozen.add_(1e-3)
+        return model
+
+    with unattested(), swapped(Tuning, "model", moved):
+        yield
+
+
+@contextmanager
+def weights_not_loaded() -> Iterator[None]:
+    """Begin from the base with the matrices of its layers drawn anew, as when their names did not match (CASE-12, CASE-31)."""
+    loaded = Tuning.base
+
+    def fresh(*arguments: Any) -> Any:
+        base = loaded(*arguments)
+        drawn = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, weight in base.named_parameters():
+                if ".layers." in name and weight.dim() == 2:
+                    weight.normal_(0.0, 0.02, generator=drawn)
+        return base
+
+    with unattested(), swapped(Tuning, "base", fresh):
+        yield
+
+
+@contextmanager
+def split_redrawn() -> Iterator[None]:
+    """Draw the split by another salt, whatever an ancestor was trained on (CASE-08)."""
+
+    def anew(drawn: Any, known: Any, inherit: bool) -> Any:
+        return dict(drawn)
+
+    def salted(clusters: Any, split: Any) -> Any:
+        return sides(clusters, split.model_copy(update={"salt": "another"}))
+
+    with (
+        swapped(building, "inherited", anew),
+        swapped(examples, "inherited", anew),
+        swapped(building, "sides", salted),
+        swapped(examples, "sides", salted),
+    ):
+        yield
+
+
+@contextmanager
+def climbs() -> Iterator[None]:
+    """Go up the gradient: a sign that was lost on the way to the optimizer."""
+
+    def up(*arguments: Any) -> torch.optim.Optimizer:
+        optimizer = optimizer_for(*arguments)
+        for group in optimizer.param_groups:
+            group["maximize"] = True
+        return optimizer
+
+    with swapped(execution, "optimizer_for", up):
+        yield
+
+
 FAULTS: dict[Fault, Callable[[], AbstractContextManager[Any]]] = cast(
     "dict[Fault, Callable[[], AbstractContextManager[Any]]]",
     {
         one.__name__: one
         for one in (
             rate_ignored, validation_trained_on, targets_uncounted, resume_forgets, weights_not_fresh, empty_sampler_writes,
-            evaluation_shortsighted, tokenizer_forgets,
+            evaluation_shortsighted, tokenizer_forgets, more_moves, frozen_moves, weights_not_loaded, split_redrawn, climbs,
         )
     },
 )  # fmt: skip

@@ -566,6 +566,7 @@ class _Execution:
             with self._cost(self.journal, "generation"):
                 self._write(attesting.generations(self.plan, self.model, self.shown))
         self._attest(lambda: attesting.still_frozen(self.plan, self.model, self.shown))
+        self._attest(lambda: attesting.embedding_rows(self.plan, self.model, self.shown))
         with self._cost(self.journal, "matrix peak"):
             peak = matrix_peak(self.plan.device, self.plan.precision)
         self.journal.log(

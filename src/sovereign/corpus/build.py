@@ -60,6 +60,7 @@ class Listed(Record):
     bytes: int
     tokens: int
     cluster: str = ""
+    origin: str = ""
     round_trip: Literal["", "exact", "differs"] = ""
 
 

@@ -434,7 +434,7 @@ def build_examples(
     listed = [
         Listed(
             document=one.document, name=one.name, split=side[one.document], bytes=len(one.text.encode()),
-            tokens=len(made[one.document].inputs), cluster=clusters[one.document],
+            tokens=len(made[one.document].inputs), cluster=clusters[one.document], origin=one.origin,
         )
         for one in used
     ] + [

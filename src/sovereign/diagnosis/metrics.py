@@ -8,7 +8,7 @@ from sovereign.diagnosis.findings import CLAIMS, Claim
 from sovereign.diagnosis.procedure import SEEDS, Diagnosis, diagnose
 from sovereign.diagnosis.record import RunRecord, from_run
 from sovereign.evidence.folder import Observed
-from sovereign.metrics.intervals import RESAMPLES, Unmeasurable, Word
+from sovereign.metrics.intervals import RESAMPLES, Interval, Unmeasurable, Word, exact
 from sovereign.metrics.measure import Measured
 
 
@@ -29,4 +29,13 @@ def verdict(claim: Claim, observed: Observed) -> Word:
     return Word(found.of(claim).verdict, documents, method)
 
 
-METRICS: dict[str, Measured] = {f"diagnosis/{claim}": partial(verdict, claim) for claim in CLAIMS}
+def undecided(observed: Observed) -> Interval:
+    """Return 1 where nobody can say whether the run overfit, 0 where the rows decide it, either way."""
+    word = verdict("OVERFIT", observed)
+    return exact(float(word.value == "INCONCLUSIVE"), word.n, word.method)
+
+
+METRICS: dict[str, Measured] = {
+    **{f"diagnosis/{claim}": partial(verdict, claim) for claim in CLAIMS},
+    "diagnosis/overfit_undecided": undecided,
+}

@@ -47,6 +47,7 @@ class CorpusRow(Row):
     bytes: Count
     tokens: Count
     cluster: DocumentId | Literal[""] = Field(default="", description="first document of its near-duplicate cluster")
+    origin: DocumentId | Literal[""] = Field(default="", description="the document that an example was cut from")
     round_trip: Literal["", "exact", "differs"] = Field(
         default="", description="whether its text comes back from its ids; empty where that was not tried"
     )
@@ -428,7 +429,7 @@ class AttestationRow(Row):
     step: Count
     subject: Literal[
         "loaded_tensors", "parent_loss", "trainable_parameters", "adapters", "frozen_weights", "quantized_weights",
-        "vocabulary",
+        "vocabulary", "embedding_rows",
     ]  # fmt: skip
     expected: str
     found: str

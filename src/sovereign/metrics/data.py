@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import CorpusRow, EvaluationRow, ExposureRow, OverlapRow
+from sovereign.evidence.rows import CorpusRow, EvaluationRow, ExposureRow, InheritedRow, LineageRow, OverlapRow
 from sovereign.metrics.intervals import Interval, Unmeasurable, exact, ratio_difference
 
 
@@ -23,6 +23,19 @@ def shared_documents(observed: Observed) -> Interval:
         row.document for row in corpus if row.split == "train"
     }
     return exact(float(len(held_out & trained)), len(held_out))
+
+
+def shared_with_ancestors(observed: Observed) -> Interval:
+    """Return how many held-out documents an ancestor was trained on, themselves or what they were cut from (CASE-08)."""
+    corpus, inherited = list(observed.of(CorpusRow)), list(observed.of(InheritedRow))
+    unknown = {row.ancestor for row in observed.of(LineageRow)} - {row.ancestor for row in inherited}
+    if not corpus or not inherited or unknown:
+        raise Unmeasurable("needs corpus rows, and what every ancestor was trained on")
+    origins = {row.document: row.origin or row.document for row in corpus}
+    scored = {row.document for row in observed.of(EvaluationRow) if row.split in ("validation", "control")}
+    held_out = scored | {row.document for row in corpus if row.split in ("validation", "control")}
+    trained = {row.document for row in inherited}
+    return exact(float(sum(bool({one, origins.get(one, one)} & trained) for one in held_out)), len(held_out))
 
 
 def overlap_excess(observed: Observed) -> Interval:

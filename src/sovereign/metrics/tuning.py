@@ -20,10 +20,10 @@ def holds(row: AttestationRow) -> bool:
     if not row.tolerance:
         return row.found == row.expected
     try:
-        expected, found = float(row.expected), float(row.found)
-    except ValueError:
+        expected, found = _numbers(row)
+    except Unmeasurable:
         return False
-    return math.isfinite(found) and abs(found - expected) <= row.tolerance * abs(expected)
+    return abs(found - expected) <= row.tolerance * abs(expected)
 
 
 def mismatches(observed: Observed) -> Interval:
@@ -32,6 +32,57 @@ def mismatches(observed: Observed) -> Interval:
     if not rows:
         raise Unmeasurable("no attestation rows: nothing was sworn to of the model")
     return exact(float(sum(not holds(row) for row in rows)), len(rows))
+
+
+def _sworn(observed: Observed, *subjects: str) -> list[AttestationRow]:
+    rows = [row for row in observed.of(AttestationRow) if row.subject in subjects]
+    if not rows:
+        raise Unmeasurable(f"nothing was sworn to of {' or '.join(subjects)}")
+    return rows
+
+
+def _numbers(row: AttestationRow) -> tuple[float, float]:
+    """Return what was expected and what was found, as finite numbers."""
+    try:
+        expected, found = float(row.expected), float(row.found)
+    except ValueError:
+        raise Unmeasurable(f"{row.subject}: {row.expected!r} and {row.found!r} are not two numbers") from None
+    if not (math.isfinite(expected) and math.isfinite(found)):
+        raise Unmeasurable(f"{row.subject}: {row.expected!r} and {row.found!r} are not finite")
+    return expected, found
+
+
+def not_loaded(observed: Observed) -> Interval:
+    """Return how often the tensors of the live base were not those of its file: a name, a shape or a bit (CASE-12)."""
+    rows = _sworn(observed, "loaded_tensors")
+    return exact(float(sum(not holds(row) for row in rows)), len(rows))
+
+
+def base_distance(observed: Observed) -> Interval:
+    """Return how far the base's loss before step 0 lies from its own run's on the same documents, as a share of that."""
+    rows = _sworn(observed, "parent_loss")
+    pairs = [_numbers(row) for row in rows]
+    if any(expected <= 0 for expected, _ in pairs):
+        raise Unmeasurable("the base's own run measured a loss of nothing")
+    return exact(max(abs(found - expected) / expected for expected, found in pairs), len(rows), "as a share")
+
+
+def trainable_difference(observed: Observed) -> Interval:
+    """Return by how many the parameters that move differ from those that the contract and the base's shapes give (CASE-06)."""
+    rows = _sworn(observed, "trainable_parameters")
+    return exact(max(abs(found - expected) for expected, found in map(_numbers, rows)), len(rows))
+
+
+def frozen_changed(observed: Observed) -> Interval:
+    """Return how often what must not change had another digest than before: frozen weights, and packed ones."""
+    rows = _sworn(observed, "frozen_weights", "quantized_weights")
+    return exact(float(sum(not holds(row) for row in rows)), len(rows))
+
+
+def rows_changed(observed: Observed) -> Interval:
+    """Return how many of the base's rows of the embedding changed by a bit, where none may."""
+    rows = _sworn(observed, "embedding_rows")
+    return exact(max(found for _, found in map(_numbers, rows)), len(rows))
 
 
 def kept_step(observed: Observed) -> int:
