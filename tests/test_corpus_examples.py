@@ -23,7 +23,7 @@ from sovereign.corpus.examples import (
     read_examples,
 )
 from sovereign.corpus.labels import BagOfWords, majority
-from sovereign.corpus.stream import Exhausted
+from sovereign.corpus.stream import PADDED_TO, Exhausted
 
 
 def some(count: int) -> list[Encoded]:
@@ -69,6 +69,14 @@ def test_padding_carries_no_loss() -> None:
 
     assert (3, 4) == inputs.shape == targets.shape
     assert [2, 3, 4] == (targets != IGNORED).sum(1).tolist()
+
+
+def test_examples_are_padded_to_few_lengths() -> None:
+    """A batch is as long as the next multiple of PADDED_TO, and never longer than the longest example of all."""
+    stream = ExampleStream(some(40), 1, 0)
+    found = {stream.batch(step).inputs.shape[1] for step in range(1, 41)}
+
+    assert found == {PADDED_TO, 2 * PADDED_TO, max(len(one.inputs) for one in stream.examples)}
 
 
 @pytest.mark.parametrize(

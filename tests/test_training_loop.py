@@ -12,9 +12,10 @@ from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.training import Adamw, Schedule, Training
 from sovereign.corpus.stream import Exhausted
 from sovereign.model.decoder import build
+from sovereign.model.kernels import IGNORED
 from sovereign.training.checkpoint import weights_digest
 from sovereign.training.guards import Guards, Stopped, starts_as
-from sovereign.training.loop import train
+from sovereign.training.loop import lengths, train
 from sovereign.training.movement import Before
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.probes import overfit_one_batch
@@ -596,3 +597,37 @@ def test_one_batch_is_learnt_by_heart():
 
     with pytest.raises(Stopped, match="cannot_overfit"):
         overfit_one_batch(backwards, CountingStream(), training, device=CPU, precision="fp32", seed=0)
+
+
+def test_what_stands_behind_the_last_target_is_not_computed():
+    """Each micro-batch is as long as its last target asks, to a multiple of 16; windows of running text stay whole."""
+    targets = np.full((4, 60), IGNORED)
+    targets[0, 3], targets[1, 16], targets[3, :] = 1, 1, 1
+
+    assert [16, 32, 16, 64] == lengths(targets, 1)
+    assert [32, 64] == lengths(targets, 2)
+    assert [64] == lengths(np.zeros((8, 60), int), 8)
+
+
+def test_columns_that_are_cut_change_no_loss():
+    """A stream that pads by 40 columns gives the losses of one that pads by none, micro-batch by micro-batch."""
+
+    class Padded(CountingStream):
+        def batch(self, step, rank=0, world=1):
+            found = super().batch(step)
+            inputs, targets = (
+                np.pad(one, ((0, 0), (0, 40)), constant_values=fill)
+                for one, fill in ((found.inputs, 0), (found.targets, IGNORED))
+            )
+            return Examples(inputs, targets, found.windows)
+
+    @dataclass
+    class Examples:
+        inputs: np.ndarray
+        targets: np.ndarray
+        windows: np.ndarray
+        passed: int = 0
+
+    plain, padded = (run(settings(micro_batch=2), stream=stream)[1] for stream in (CountingStream(), Padded()))
+
+    assert [row["loss"] for row in plain] == [row["loss"] for row in padded]

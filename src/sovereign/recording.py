@@ -108,8 +108,9 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
         for number, ((small, plant), uses) in enumerate(plants.items()):
             told(f"training {small}, {_named(plant)}, for {', '.join(one.id for one, _ in uses)}", number, len(plants))
             alone = Path(place) / str(number)
-            # a corpus that was built before would hide a fault in building it
-            shutil.copytree(begun, alone, ignore=shutil.ignore_patterns("corpus"))
+            # a corpus that was built before would hide a fault in building it; of a base all is needed
+            begins = small in recipes.contracts.values()
+            shutil.copytree(begun if begins else root / "spec", alone if begins else alone / "spec")
             folder = _trained(alone, small, located, plant)
             written += [_kept(root, folder, located, criterion, side) for criterion, side in uses]
     return written

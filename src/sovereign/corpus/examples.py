@@ -41,7 +41,7 @@ from sovereign.corpus import tokens
 from sovereign.corpus.build import SIDES, Listed
 from sovereign.corpus.documents import Text, gather
 from sovereign.corpus.split import Side, inherited, near_duplicates, sides
-from sovereign.corpus.stream import Exhausted, Exposure, permuted
+from sovereign.corpus.stream import PADDED_TO, Exhausted, Exposure, permuted
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Bpe
@@ -506,6 +506,7 @@ class ExampleStream:
         most_passes: float | None = None,
     ):  # fmt: skip
         self.examples, self.sequences, self.seed = tuple(examples), sequences, seed
+        self.longest = max((len(one.inputs) for one in self.examples), default=0)
         self.wrap_around, self.most_passes = wrap_around, 1.0 if most_passes is None else most_passes
         self._order = lru_cache(maxsize=4)(self._ordered)
 
@@ -545,7 +546,9 @@ class ExampleStream:
     def batch(self, step: int, rank: int = 0, world: int = 1) -> ExampleBatch:
         """Return one rank's share of one step; raises Exhausted where there is no more."""
         windows = self.windows(step, rank, world)
-        inputs, targets = padded([self.examples[number] for number in windows])
+        some = [self.examples[number] for number in windows]
+        length = -(-max(len(one.inputs) for one in some) // PADDED_TO) * PADDED_TO
+        inputs, targets = padded(some, min(length, self.longest))
         return ExampleBatch(inputs, targets, windows, (step - 1) * self.sequences // self.per_pass)
 
     def targets(self, steps: int) -> int:

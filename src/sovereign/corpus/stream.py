@@ -24,6 +24,8 @@ from sovereign.corpus.shards import Shards
 
 BLOCK = 4096  # positions permuted at once: their arrays stay in the cache, and the cost per window vanishes
 ROUNDS = 8
+# examples are padded to a multiple of it: kernels are made for each shape, and on a CPU in bf16 a thousand of them are kept
+PADDED_TO = 16
 
 Windows = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sovereign.contract.training import Training
-from sovereign.corpus.stream import Exhausted
+from sovereign.corpus.stream import PADDED_TO, Exhausted
 from sovereign.model.kernels import IGNORED
 from sovereign.training.device import Precision, keep_freed_memory
 from sovereign.training.distributed import ALONE, Ranks, shared_loss, whole
@@ -113,11 +113,11 @@ def train(
 
             total = torch.zeros((), device=device)
             size = settings.micro_batch or len(inputs)
-            parts = list(zip(inputs.split(size), targets.split(size), strict=True))
-            for number, (some_inputs, some_targets) in enumerate(parts, 1):
+            parts = list(zip(inputs.split(size), targets.split(size), lengths(batch.targets, size), strict=True))
+            for number, (some_inputs, some_targets, length) in enumerate(parts, 1):
                 with exchanging(number == len(parts)):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        summed = summed_loss(some_inputs, some_targets)
+                        summed = summed_loss(some_inputs[:, :length], some_targets[:, :length])
                     # by the tokens of the whole step: a mean of micro-batch means would weigh tokens unevenly
                     # (CASE-19); over processes a mean is taken, hence their number
                     (summed / (tokens / ranks.size)).backward()
@@ -180,6 +180,17 @@ def _fault(check: Callable[..., None], *given: Any) -> Stopped | None:
     except Stopped as fault:
         return fault
     return None
+
+
+def lengths(targets: np.ndarray, size: int) -> list[int]:
+    """Return how many columns of `targets` [b, t] each micro-batch of `size` needs: up to its last target.
+
+    A batch is padded to its longest example; attention is causal, so what stands behind the last target changes nothing.
+    Windows of running text need all. What is left is a multiple of PADDED_TO.
+    """
+    ends = np.where((targets != IGNORED).any(1), targets.shape[1] - (targets[:, ::-1] != IGNORED).argmax(1), 1)
+    longest = np.maximum.reduceat(ends, np.arange(0, len(ends), size))
+    return [int(one) for one in -(-longest // PADDED_TO) * PADDED_TO]
 
 
 def windows_digest(windows: Iterable[int] | np.ndarray) -> str:
