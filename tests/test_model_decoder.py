@@ -122,6 +122,22 @@ def test_the_chunked_loss_is_cross_entropy_to_the_last_digits(n, monkeypatch):
     torch.testing.assert_close(token_losses(hidden, weight, targets).sum(), expected, atol=1e-10, rtol=1e-10)
 
 
+def test_a_frozen_head_costs_no_gradient_and_changes_none():
+    """Where the head does not move, the hidden states' gradient is the same, and the head has none."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(rows, 16, generator=draw) for rows in (9, 50))
+    targets = torch.randint(0, 50, (9,), generator=draw)
+    found = []
+    for moves in (True, False):
+        mine, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_(moves)
+        linear_cross_entropy(mine, head, targets).backward()
+        found.append((mine.grad, head.grad))
+
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] is not None
+    assert found[1][1] is None
+
+
 def test_the_whole_model_has_the_gradients_of_the_plain_model():
     """In float64 the gradient of every parameter equals that of cross-entropy on all logits."""
     model = build(TINY, 97, seed=0).double()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,17 @@ def test_the_plan_refuses(root: Path, source: str, method: str, split: str, mess
 
     assert message in "\n".join(refusals)
     assert not (root / "evidence/refused").exists()
+
+
+def test_rows_that_four_bits_cannot_pack_are_refused(root: Path) -> None:
+    """A matrix whose rows 64 do not divide is named before anything is built, with the method that takes it."""
+    plan = planned(root, tuned("wide", TEXT, "qlora"))
+    assert plan.tuning is not None
+    shapes = {**plan.tuning.shapes, "model.layers.1.mlp.down_proj.weight": (64, 96)}
+    (refusal,) = planning.untunable(plan.contract, replace(plan.tuning, shapes=shapes), plan.corpus)
+
+    assert "model.layers.1.mlp.down_proj.weight has rows of 96 weights" in refusal
+    assert "method lora" in refusal
 
 
 def test_an_inherited_split_keeps_the_base_run_s_sides(root: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sovereign.contract.contract import Contract
+from sovereign.contract.method import Qlora
 from sovereign.corpus.build import SIDES, Corpus, build
 from sovereign.corpus.examples import ExampleSet, ExampleStream
 from sovereign.corpus.stream import Stream
@@ -22,6 +23,7 @@ from sovereign.model.adapters import Unattached
 from sovereign.model.decoder import build as build_model
 from sovereign.model.pretrained import Unfit
 from sovereign.preferences import Preferred, preferred
+from sovereign.quantization.nf4 import BLOCK
 from sovereign.training import optimizer
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
 from sovereign.training.distributed import ALONE, Ranks
@@ -356,6 +358,11 @@ def untunable(contract: Contract, tuning: Tuning, corpus: Corpus | ExampleSet) -
         found.append(f"context {contract.context} is beyond the {tuning.shape.context} positions that the base knows")
     if tuning.shape is not None and (tuning.shape.experts or tuning.shape.within_documents):
         found.append("the base has experts, or attends within documents; neither is tuned here")
+    if isinstance(tuning.method, Qlora) and (odd := tuning.unpackable):
+        found.append(
+            f"method qlora: {odd} has rows of {tuning.shapes[odd][1]} weights, and four bits are packed in blocks of "
+            f"{BLOCK}; tune it with method lora"
+        )
     if contract.training.distributed == "fsdp":
         found.append("a tuned model is not shared in parts; use training.distributed: ddp")
     if isinstance(corpus, ExampleSet) and (empty := corpus.without_targets):

@@ -26,6 +26,7 @@ from sovereign.model.classifier import Classifier
 from sovereign.model.decoder import Decoder
 from sovereign.model.embeddings import embedding, grow, tied
 from sovereign.model.pretrained import Pretrained, Unfit, accounted, decoder_shapes, load_decoder, load_folder, shapes
+from sovereign.quantization.nf4 import BLOCK, quantize
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 HEADS = ("lm_head.weight",)
@@ -87,6 +88,12 @@ class Tuning:
         return self.labels * self.hidden if full else self.expected_trainable
 
     @property
+    def unpackable(self) -> str:
+        """The first matrix of a layer that four-bit blocks do not divide, or nothing."""
+        inside = (name for name, shape in self.shapes.items() if len(shape) == 2 and adapters.LAYER.search(name))
+        return next((name for name in inside if self.shapes[name][1] % BLOCK), "")
+
+    @property
     def name(self) -> str:
         """The base, as people name it."""
         return self.parent.name if self.parent else str(self.method.base)
@@ -132,8 +139,6 @@ class Tuning:
                 whole.score.requires_grad_(True)
             return whole
         if isinstance(method, Qlora):
-            from sovereign.quantization.nf4 import quantize  # bitsandbytes: seconds, for those who ask for it
-
             quantize(base, adapters.layer_matrices(base), double=method.double_quantization)
         adapters.attach(base, method.adapter, seed)
         return base

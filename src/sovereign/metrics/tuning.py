@@ -141,8 +141,15 @@ def accuracy(observed: Observed) -> Interval:
 
 
 def above_majority(observed: Observed) -> Interval:
-    """Return the accuracy above that of the most frequent label."""
-    return newcombe(_right(observed, "model"), _right(observed, "majority"))
+    """Return the accuracy above that of one label for all: the train side's most frequent one, or the control's if that is more.
+
+    Where the two differ, a classifier that answers with one label alone would else seem to have learned something.
+    """
+    rows = [row for row in observed.of(PredictionRow) if row.by == "model" and row.split == "control"]
+    right, texts = _right(observed, "majority")
+    last = max((row.step for row in rows), default=0)
+    common = max(Counter(row.label for row in rows if row.step == last).values(), default=0)
+    return newcombe(_right(observed, "model"), (max(right, common), texts))
 
 
 def above_bag_of_words(observed: Observed) -> Interval:

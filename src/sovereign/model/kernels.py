@@ -36,12 +36,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         exact = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=exact)
-        wanted = any(ctx.needs_input_grad)
-        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        wanted, of_weight = any(ctx.needs_input_grad), ctx.needs_input_grad[1]  # a frozen head wants none
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight) if of_weight else None
         chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
         # the same memory for every chunk: fresh pages cost a CPU more than the arithmetic on them
         room, powers_room = hidden.new_empty(chunk, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
-        part, exact_part = torch.empty_like(matrix), torch.empty_like(weight)
+        part, exact_part = (torch.empty_like(one if of_weight else one[:0]) for one in (matrix, weight))
         for start in range(0, len(hidden), chunk):
             rows = slice(start, min(start + chunk, len(hidden)))
             logits, powers = room[: rows.stop - start], powers_room[: rows.stop - start]
@@ -54,17 +54,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if wanted:
                 slope = logits.copy_(powers.mul_(counted / sums).scatter_add_(1, chosen, -counted))
                 torch.mm(slope, matrix, out=to_hidden[rows])
-                torch.mm(slope.T, hidden[rows], out=part)
-                to_weight += exact_part.copy_(part)
+                if to_weight is not None:
+                    torch.mm(slope.T, hidden[rows], out=part)
+                    to_weight += exact_part.copy_(part)
         if wanted:
-            ctx.save_for_backward(to_hidden, to_weight)
+            ctx.save_for_backward(*(one for one in (to_hidden, to_weight) if one is not None))
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
-        to_hidden, to_weight = ctx.saved_tensors
-        return to_hidden.mul_(slope.to(to_hidden.dtype)), to_weight.mul_(slope), None
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        to_hidden, *to_weight = ctx.saved_tensors
+        return to_hidden.mul_(slope.to(to_hidden.dtype)), to_weight[0].mul_(slope) if to_weight else None, None
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks: Tensor | None = None) -> Tensor:
