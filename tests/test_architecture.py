@@ -27,7 +27,17 @@ MAY["parity"] = {*MAY["shipping"], "shipping", "metrics"}
 MAY["lineage"] = {"canonical", "contract", "corpus", "evidence"}
 MAY["tuning"] = {"canonical", "contract", "corpus", "lineage", "model", "quantization"}
 MAY["preferences"] = {"contract", "corpus", "training", "tuning"}
-MAY["plan"] = {"canonical", "contract", "corpus", "lineage", "model", "preferences", "quantization", "training", "tuning"}
+MAY["plan"] = {
+    "canonical",
+    "contract",
+    "corpus",
+    "lineage",
+    "model",
+    "preferences",
+    "quantization",
+    "training",
+    "tuning",
+}
 MAY["probing"] = MAY["plan"] | {"plan"}
 MAY["attesting"] = MAY["plan"] | {"plan"}
 MAY["run"] = set(MAY) | {"plan"}
