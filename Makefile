@@ -46,7 +46,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/train.installed: .venv/bin/python pyproject.toml constraints.txt
-	$(INSTALL) --editable ".[train,tune,bitsandbytes]"
+	$(INSTALL) --editable ".[train,tune,bitsandbytes,llama-prebuilt]"
 	@touch $@
 
 .venv/dev.installed: .venv/bin/python pyproject.toml constraints.txt

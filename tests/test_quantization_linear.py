@@ -151,3 +151,21 @@ def test_a_gpu_runs_the_same(kind):
     assert torch.equal(packed, there.cpu())
     assert torch.equal(FORMATS[kind].dequantize(packed), FORMATS[kind].dequantize(there).cpu())
     assert relative(llama_product(x.cuda(), there, kind).cpu(), llama_product(x, packed, kind)) <= 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_runs_from_packed_weights():
+    """On CUDA a Q4KLinear gives the CPU's outputs and gradients to what float32 allows, and holds only packed weights."""
+    linear = torch.nn.Linear(512, 300)
+    torch.nn.init.normal_(linear.weight, generator=torch.Generator().manual_seed(0))
+    here, x = Q4KLinear.from_linear(linear), drawn(5, 512)
+    there = Q4KLinear.from_linear(linear).cuda()
+    inputs = [x.clone().requires_grad_(), x.cuda().requires_grad_()]
+    outputs = [module(one) for module, one in zip((here, there), inputs, strict=True)]
+    for one in outputs:
+        one.square().sum().backward()
+
+    torch.testing.assert_close(outputs[1].cpu(), outputs[0], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(inputs[1].grad.cpu(), inputs[0].grad, rtol=1e-4, atol=1e-2)
+    assert sum(one.numel() * one.element_size() for one in there.buffers()) <= 300 * 512 // 256 * 144 + 300 * 4

@@ -11,44 +11,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-import numpy as np
-import torch
 from pydantic import Field, model_validator
-from tokenizers.normalizers import Replace
 
-from sovereign import attesting
 from sovereign import plan as planning
 from sovereign import run as execution
 from sovereign.canonical import Malformed, Record, pretty, read, validate, write_atomic
 from sovereign.contract.contract import Contract
 from sovereign.controls import CONTROLS, Side, needed
-from sovereign.corpus import build as building
-from sovereign.corpus import examples, tokens
-from sovereign.corpus.build import Corpus, build
-from sovereign.corpus.shards import open_shards, write_shards
-from sovereign.corpus.split import sides
-from sovereign.corpus.stream import Stream
 from sovereign.evidence.folder import read_folder
-from sovereign.evidence.journal import Journal
-from sovereign.model.embeddings import embedding
 from sovereign.plan import Told
+from sovereign.planted.faults import FAULTS, Fault
 from sovereign.repository import Located
 from sovereign.spec.criterion import Criterion, Id
-from sovereign.training import checkpoint, evaluation, loop, scrutiny
-from sovereign.training.optimizer import optimizer_for
-from sovereign.tuning import Tuning
 
-Fault = Literal[
-    "none", "rate_ignored", "validation_trained_on", "targets_uncounted", "resume_forgets", "weights_not_fresh",
-    "empty_sampler_writes", "evaluation_shortsighted", "tokenizer_forgets",
-    "more_moves", "frozen_moves", "weights_not_loaded", "split_redrawn", "climbs",
-]  # fmt: skip
 RECIPES = CONTROLS / "recipes.yaml"
 
 
@@ -77,6 +57,9 @@ class Recipes(Record):
     bases: tuple[str, ...] = Field(
         default=(), description="contracts that others begin from, trained once and clean, in this order"
     )
+    settings: dict[str, tuple[str, ...]] = Field(
+        default={}, description="contract -> overrides of the small contract, for the controls of its criteria"
+    )
     bad: dict[Id, Plant] = Field(description="criterion -> what its bad control is planted with")
 
 
@@ -93,26 +76,28 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
             [document.problem(("bad",), f"says nothing of {', '.join(silent)}: what makes a run bad for it?")]
         )
     written: list[Path] = []
-    plants: dict[tuple[str, Plant | None], list[tuple[Criterion, Side]]] = {}
+    plants: dict[tuple[str, tuple[str, ...], Plant | None], list[tuple[Criterion, Side]]] = {}
     for one in wanted:
         small = recipes.contracts.get(one.id, recipes.contracts.get(one.contract, recipes.contract))
-        plants.setdefault((small, None), []).append((one, "good"))
-        plants.setdefault((small, recipes.bad[one.id]), []).append((one, "bad"))
+        settings = recipes.settings.get(one.contract, ())
+        plants.setdefault((small, settings, None), []).append((one, "good"))
+        plants.setdefault((small, settings, recipes.bad[one.id]), []).append((one, "bad"))
     with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
         begun = Path(place) / "begun"
         shutil.copytree(root / "spec", begun / "spec")
-        if any(small in recipes.contracts.values() for small, _ in plants):
+        if any(small in recipes.contracts.values() for small, *_ in plants):
             for base in recipes.bases:
                 told(f"training {base}, which others begin from", 0, len(plants))
-                _trained(begun, base, located, None, base=True)
-        for number, ((small, plant), uses) in enumerate(plants.items()):
+                _trained(begun, base, located, (), None, base=True)
+        for number, ((small, settings, plant), uses) in enumerate(plants.items()):
             told(f"training {small}, {_named(plant)}, for {', '.join(one.id for one, _ in uses)}", number, len(plants))
             alone = Path(place) / str(number)
             # a corpus that was built before would hide a fault in building it; of a base all is needed
             begins = small in recipes.contracts.values()
             shutil.copytree(begun if begins else root / "spec", alone if begins else alone / "spec")
-            folder = _trained(alone, small, located, plant)
+            folder = _trained(alone, small, located, settings, plant)
             written += [_kept(root, folder, located, criterion, side) for criterion, side in uses]
+            shutil.rmtree(alone)
     return written
 
 
@@ -120,10 +105,11 @@ def _named(plant: Plant | None) -> str:
     return "a clean run" if plant is None else " ".join([plant.fault, *plant.set_]).removeprefix("none ")
 
 
-def _trained(root: Path, contract: str, located: Located, plant: Plant | None, base: bool = False) -> Path:
+def _trained(
+    root: Path, contract: str, located: Located, settings: tuple[str, ...], plant: Plant | None, base: bool = False
+) -> Path:
     """Return the evidence folder of a run of a small contract with a fault planted in it."""
-    overrides = plant.set_ if plant else ()
-    promise = Contract.load(root / contract, overrides, contract)
+    promise = Contract.load(root / contract, (*settings, *(plant.set_ if plant else ())), contract)
     with ExitStack() as planted:
         if plant is not None and plant.fault != "none":
             planted.enter_context(FAULTS[plant.fault]())
@@ -157,250 +143,3 @@ def _kept(root: Path, folder: Path, located: Located, criterion: Criterion, side
 
 def _quiet(part: str, done: int, total: int) -> None:
     """Say nothing: the recording says what it trains."""
-
-
-# ── faults ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextmanager
-def swapped(place: Any, name: str, wrong: Any) -> Iterator[None]:
-    """Put `wrong` where a module or class holds `name`, for as long as the block lasts."""
-    right = getattr(place, name)
-    setattr(place, name, wrong)
-    try:
-        yield
-    finally:
-        setattr(place, name, right)
-
-
-@contextmanager
-def rate_ignored() -> Iterator[None]:
-    """Train with an optimizer that keeps a rate a thousand times too low, whatever it is set to (CASE-16, CASE-17)."""
-
-    class Deaf(dict[str, Any]):
-        def __setitem__(self, key: str, value: Any) -> None:
-            super().__setitem__(key, 1e-6 if key == "lr" else value)
-
-    def deaf(*arguments: Any) -> torch.optim.Optimizer:
-        optimizer = optimizer_for(*arguments)
-        optimizer.param_groups = [Deaf(group) for group in optimizer.param_groups]
-        return optimizer
-
-    with (
-        swapped(execution, "optimizer_for", deaf),
-        swapped(loop, "rate_as_planned", lambda step, planned, rates: rates[0]),
-    ):
-        yield
-
-
-@contextmanager
-def validation_trained_on() -> Iterator[None]:
-    """Put every validation document into the train side, and let the stream open all the same (CASE-07)."""
-
-    def leaked(*arguments: Any) -> Corpus:
-        corpus = build(*arguments)
-        folder = Path(tempfile.mkdtemp(prefix="leaked-", dir=corpus.folder.parent))
-        write_shards(
-            folder, [*corpus.ids("train"), *corpus.ids("validation")],
-            vocabulary=corpus.vocabulary, end_of_text=corpus.end_of_text, tokenizer=corpus.tokenizer_digest,
-        )  # fmt: skip
-        return replace(corpus, shards={**corpus.shards, "train": open_shards(folder)})
-
-    def blind(
-        shards: Any, context: int, sequences: int, seed: int, wrap: bool, most: float | None, held_out: Any
-    ) -> Stream:
-        return Stream(shards, context, sequences, seed, wrap, most)
-
-    with swapped(planning, "build", leaked), swapped(planning, "Stream", blind):
-        yield
-
-
-@contextmanager
-def targets_uncounted() -> Iterator[None]:
-    """Mask the most common target in every batch, as a collator does that takes it for padding (CASE-11)."""
-
-    def masking(model: Any, optimizer: Any, stream: Any, *arguments: Any, **settings: Any) -> None:
-        common = int(np.bincount(stream.batch(1).ids.ravel()).argmax())
-        loop.train(model, optimizer, stream, *arguments, **settings, ignore=common)
-
-    with swapped(execution, "train", masking):
-        yield
-
-
-@contextmanager
-def resume_forgets() -> Iterator[None]:
-    """Resume with fresh optimizer moments (CASE-23)."""
-    load = checkpoint.load
-
-    def forgetful(path: Path, model: Any, optimizer: Any) -> Any:
-        state = load(path, model, optimizer)
-        optimizer.state.clear()
-        return state
-
-    with swapped(checkpoint, "load", forgetful):
-        yield
-
-
-@contextmanager
-def weights_not_fresh() -> Iterator[None]:
-    """Start from weights ten times too large, as when another model's were loaded by mistake (CASE-12)."""
-
-    fresh = planning.Plan.fresh
-
-    def loud(*arguments: Any) -> Any:
-        model = fresh(*arguments)
-        with torch.no_grad():
-            for weight in model.parameters():
-                weight.mul_(10)
-        return model
-
-    with swapped(planning.Plan, "fresh", loud):
-        yield
-
-
-@contextmanager
-def empty_sampler_writes() -> Iterator[None]:
-    """Give the sampler of newlines a body to write: a metric that counts empty text would look like this (CASE-31)."""
-    log = Journal.log
-
-    def writing(journal: Any, kind: str, **row: Any) -> None:
-        if kind == "sample" and row["sampler"] == "newline":
-            row["text"] = "\n    found = 1\n    return found\n\n"
-        log(journal, kind, **row)
-
-    with swapped(Journal, "log", writing):
-        yield
-
-
-@contextmanager
-def evaluation_shortsighted() -> Iterator[None]:
-    """Evaluate in windows half as long as those trained on: another loss under the same name (CASE-37)."""
-
-    def short(*arguments: Any, context: int, **settings: Any) -> Any:
-        return evaluation.evaluate(*arguments, context=context // 2, **settings)
-
-    with swapped(scrutiny, "evaluate", short), swapped(execution, "evaluate", short):
-        yield
-
-
-@contextmanager
-def tokenizer_forgets() -> Iterator[None]:
-    """Train a tokenizer that reads every underscore as a space: the text cannot be had back (CASE-13)."""
-    train = tokens.train_bpe
-
-    def lossy(*arguments: Any) -> Any:
-        tokenizer = train(*arguments)
-        tokenizer.normalizer = Replace("_", " ")
-        return tokenizer
-
-    with swapped(tokens, "train_bpe", lossy):
-        yield
-
-
-@contextmanager
-def unattested() -> Iterator[None]:
-    """Let a run go on whatever is sworn of its model: the guard that would stop it is held by tests of its own."""
-
-    def believed(rows: Any) -> Any:
-        return rows
-
-    with swapped(attesting, "require", believed), swapped(attesting, "starts_as", lambda *_: None):
-        yield
-
-
-@contextmanager
-def more_moves() -> Iterator[None]:
-    """Leave the embedding of the base movable beside what the contract lets move (CASE-06)."""
-    made = Tuning.model
-
-    def loose(*arguments: Any) -> Any:
-        model = made(*arguments)
-        language: Any = getattr(model, "language", model)
-        for weight in embedding(language).parameters(recurse=False):
-            weight.requires_grad_(True)
-        return model
-
-    with unattested(), swapped(Tuning, "model", loose):
-        yield
-
-
-@contextmanager
-def frozen_moves() -> Iterator[None]:
-    """Nudge a frozen weight of the model that is trained, as a fused or repacked matrix has been seen to move."""
-    made = Tuning.model
-    nudged: list[Any] = []
-
-    def moved(*arguments: Any) -> Any:
-        model = made(*arguments)
-        if not nudged:
-            nudged.append(model)
-            frozen = next(one for one in model.parameters() if not one.requires_grad and one.is_floating_point())
-            with torch.no_grad():
-                frozen.add_(1e-3)
-        return model
-
-    with unattested(), swapped(Tuning, "model", moved):
-        yield
-
-
-@contextmanager
-def weights_not_loaded() -> Iterator[None]:
-    """Begin from the base with the matrices of its layers drawn anew, as when their names did not match (CASE-12, CASE-31)."""
-    loaded = Tuning.base
-
-    def fresh(*arguments: Any) -> Any:
-        base = loaded(*arguments)
-        drawn = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for name, weight in base.named_parameters():
-                if ".layers." in name and weight.dim() == 2:
-                    weight.normal_(0.0, 0.02, generator=drawn)
-        return base
-
-    with unattested(), swapped(Tuning, "base", fresh):
-        yield
-
-
-@contextmanager
-def split_redrawn() -> Iterator[None]:
-    """Draw the split by another salt, whatever an ancestor was trained on (CASE-08)."""
-
-    def anew(drawn: Any, known: Any, inherit: bool) -> Any:
-        return dict(drawn)
-
-    def salted(clusters: Any, split: Any) -> Any:
-        return sides(clusters, split.model_copy(update={"salt": "another"}))
-
-    with (
-        swapped(building, "inherited", anew),
-        swapped(examples, "inherited", anew),
-        swapped(building, "sides", salted),
-        swapped(examples, "sides", salted),
-    ):
-        yield
-
-
-@contextmanager
-def climbs() -> Iterator[None]:
-    """Go up the gradient: a sign that was lost on the way to the optimizer."""
-
-    def up(*arguments: Any) -> torch.optim.Optimizer:
-        optimizer = optimizer_for(*arguments)
-        for group in optimizer.param_groups:
-            group["maximize"] = True
-        return optimizer
-
-    with swapped(execution, "optimizer_for", up):
-        yield
-
-
-FAULTS: dict[Fault, Callable[[], AbstractContextManager[Any]]] = cast(
-    "dict[Fault, Callable[[], AbstractContextManager[Any]]]",
-    {
-        one.__name__: one
-        for one in (
-            rate_ignored, validation_trained_on, targets_uncounted, resume_forgets, weights_not_fresh, empty_sampler_writes,
-            evaluation_shortsighted, tokenizer_forgets, more_moves, frozen_moves, weights_not_loaded, split_redrawn, climbs,
-        )
-    },
-)  # fmt: skip

@@ -191,28 +191,30 @@ def _measured_again(
     from sovereign.measurable import measure  # here: numpy is needed only to measure
 
     claimed = {criterion.metric for criterion in observed.intent.criteria.values()}
-    stated = {one.metric: one for one in statement.measurements}
-    measured, missing = measure(observed, claimed | stated.keys())
+    stated = {(one.metric, one.slice): one for one in statement.measurements}
+    names = claimed | {metric for metric, _ in stated}
+    measured, missing = measure(observed, names)
     differences: list[str] = []
     moved: set[str] = set()
     repeats = [
         name for name, count in Counter((one.metric, one.slice) for one in statement.measurements).items() if count > 1
     ]
     differences += [f"{metric} is stated twice" for metric, _ in repeats]
-    found = {one.metric: one for one in measured}
+    found = {(one.metric, one.slice): one for one in measured}
     same_evaluator = observed.intent.subjects.evaluator == evaluator_digest()
-    for name in sorted(claimed | stated.keys()):
-        said, again = stated.get(name), found.get(name)
+    for at in sorted({(name, "all") for name in names} | stated.keys() | found.keys()):
+        said, again = stated.get(at), found.get(at)
+        name = at[0] if at[1] == "all" else f"{at[0]} of {at[1]}"
         if said is None and again is None:
             continue
         if said is not None and again is not None and _agree(said, again):
             continue
         if not same_evaluator:
-            moved.add(name)
+            moved.add(at[0])
         elif said is None:
             differences.append(f"{name} can be measured from the rows, and is not stated")
         elif again is None:
-            differences.append(f"{name} is stated as {said.value}, and the rows do not give it: {missing.get(name)}")
+            differences.append(f"{name} is stated as {said.value}, and the rows do not give it: {missing.get(at[0])}")
         else:
             differences.append(f"{name} is stated as {_shown(said)}; the rows give {_shown(again)}")
     return measured, missing, frozenset(moved), differences

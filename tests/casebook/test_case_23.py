@@ -18,7 +18,7 @@ from sovereign.canonical import read
 from sovereign.cli.main import exit_of
 from sovereign.evidence.folder import Observed, read_folder
 from sovereign.metrics.measure import METRICS, measure
-from sovereign.recording import resume_forgets
+from sovereign.planted.training import resume_forgets
 from sovereign.training import loop
 
 

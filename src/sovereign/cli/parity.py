@@ -52,7 +52,7 @@ def command(
     """
     from sovereign.evidence.rows import KINDS, line
     from sovereign.gate.profile import Exit
-    from sovereign.parity.check import check
+    from sovereign.parity.check import GREEDY, check
     from sovereign.parity.compare import Incomparable, require_alike
     from sovereign.parity.llamacpp import Unloadable
     from sovereign.parity.prompts import PROMPTS, from_file
@@ -76,7 +76,10 @@ def command(
         kept = (
             ids if prompts else list({tuple(one): one for one in ids if len(one) >= min(tokens, 16)}.values())[:PROMPTS]
         )
-        with telling() as told, _engine(engine, candidate, second, max(map(len, kept), default=2)) as (used, missing):
+        with (
+            telling() as told,
+            _engine(engine, candidate, second, max(map(len, kept), default=2) + GREEDY) as (used, missing),
+        ):
             if used is not None:
                 _require_engine_alike(second, used, texts[: len(kept)])
             checked = check(first, second, kept, log, told, used, missing)

@@ -26,6 +26,7 @@ def lint(root: Path | None) -> int:
     from sovereign.canonical import Problem
     from sovereign.gate.profile import Exit
     from sovereign.measurable import METRICS
+    from sovereign.metrics.measure import SLICED
     from sovereign.repository import unproven
     from sovereign.spec.lint import faults
 
@@ -34,7 +35,7 @@ def lint(root: Path | None) -> int:
     seeds = {name: contract.seeds for name, contract in repository.contracts.items()}
     told = [str(problem) for problem in repository.problems]
     for located in repository.specs:
-        for name, why in faults(located.spec, METRICS, claimed, seeds):
+        for name, why in faults(located.spec, METRICS, claimed, seeds, SLICED):
             told.append(str(Problem(located.path, f"{name}: {why}", located.line(name))))
         for name, why in unproven(repository, located.spec).items():
             told.append(str(Problem(located.path, f"{name}: {why}", located.line(name))))

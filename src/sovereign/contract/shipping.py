@@ -16,3 +16,6 @@ class Shipping(Record):
     prompts: int = Field(default=32, ge=32, description="held-out texts that both sides carry out")
     tokens: int = Field(default=128, ge=8, description="most tokens of a prompt; no more than the context holds")
     license: str = Field(default="", description="SPDX; empty leaves it undeclared, in words, in the file")
+    planted: bool = Field(
+        default=False, description="whether faults are planted in copies of the file, to show that the check sees them"
+    )

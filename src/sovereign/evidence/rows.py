@@ -237,6 +237,7 @@ class ParityRow(Row):
     first_tie: Count | None = Field(
         default=None, description="first position with a quotient that may round either way"
     )
+    engine: str = Field(default="", description="who carried the candidate out; empty is our own forward")
 
 
 class ParityLayerRow(Row):
@@ -247,6 +248,51 @@ class ParityLayerRow(Row):
     layer: Count
     relative_l2: Distances
     ties: tuple[str, ...] = Field(description="position:operation of each product that meets a quotient near a half")
+    window: float | None = Field(
+        default=None, gt=0, description="how near a quotient is to a half where float32 may round it either way"
+    )
+    near: tuple[str, ...] = Field(default=(), description="position:operation of each product within that window")
+    products: Count = Field(default=0, description="products of a position whose input is rounded")
+    engine: str = ""
+
+
+class ParityGreedyRow(Row):
+    """How both sides go on from a prompt, each from the tokens that it chose itself; lists have an entry a token."""
+
+    kind: Literal["parity_greedy"] = "parity_greedy"
+    document: DocumentId
+    engine: str = ""
+    reference: tuple[Count, ...]
+    candidate: tuple[Count, ...]
+    margin: Distances = Field(description="between the reference's two highest logits, along its own way")
+
+
+class ParityPlantedRow(Row):
+    """A fault planted in a copy of the export, and what the check said of that copy."""
+
+    kind: Literal["parity_planted"] = "parity_planted"
+    fault: str
+    planted: str = Field(description="the tensor, operation or precondition that it was planted in")
+    seen: bool
+    named: str = Field(default="", description="what was named first: an operation, a tensor or a precondition")
+    right: bool = Field(description="whether that is where it was planted")
+    said: str = Field(default="", description="the check's own sentence")
+    engine: str = ""
+
+
+class ExportRow(Row):
+    """The file that a run ships, and whether another program takes it."""
+
+    kind: Literal["export"] = "export"
+    quantize: str
+    bytes: Count
+    weights: int = Field(ge=1, description="numbers in its tensors")
+    engine: str = Field(default="", description="who was asked to load it; empty is our own reader")
+    refused: str = Field(default="", description="the words with which it was refused; empty where it was loaded")
+    texts: Count = Field(default=0, description="held-out texts given to both tokenizers")
+    otherwise: Count = Field(
+        default=0, description="texts that are other token ids to the engine, or to our own reader"
+    )
 
 
 class ParityPlaceRow(Row):
@@ -263,6 +309,7 @@ class ParityPlaceRow(Row):
     suspicions: tuple[str, ...] = Field(
         default=(), description="faults that explain it, given for the first that parts"
     )
+    engine: str = ""
 
 
 class ParityTensorRow(Row):
@@ -503,6 +550,9 @@ AnyRow = (
     | ParityLayerRow
     | ParityPlaceRow
     | ParityTensorRow
+    | ParityGreedyRow
+    | ParityPlantedRow
+    | ExportRow
     | CostRow
     | PathRow
     | PermutedRow
@@ -539,6 +589,9 @@ KINDS: dict[str, type[Row]] = {
         ParityLayerRow,
         ParityPlaceRow,
         ParityTensorRow,
+        ParityGreedyRow,
+        ParityPlantedRow,
+        ExportRow,
         CostRow,
         PathRow,
         PermutedRow,

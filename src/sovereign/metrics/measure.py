@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.statement import Measurement
@@ -71,25 +72,40 @@ METRICS: dict[str, Measured] = {
     "reported/validation_loss": reported.validation_loss,
     **parity.METRICS,
 }
+# slice -> the part of the rows that it is; a metric is measured of a slice where those rows suffice
+SLICES: dict[str, Callable[[Observed], Observed]] = {"llama.cpp": parity.by_llamacpp}
+SLICED = {"llama.cpp": parity.OF_THE_ENGINE}  # slice -> the metrics that it suffices for
 
 
 def measure(
     observed: Observed, metrics: Iterable[str], known: Mapping[str, Measured] = METRICS
 ) -> tuple[tuple[Measurement, ...], dict[str, str]]:
-    """Return the measurements that the rows allow, and for every other metric why it could not be computed."""
+    """Return the measurements that the rows allow, and for every other metric why it could not be computed.
+
+    What a part of the rows shows by itself (SLICES) is a measurement of its own, behind that of all of them.
+    """
     measured: list[Measurement] = []
     missing: dict[str, str] = {}
+    parts = {name: of(observed) for name, of in SLICES.items()}
     for name in sorted(set(metrics)):
         compute = known.get(name)
         if compute is None:
             missing[name] = f"{name} is not a metric this version computes"
             continue
         try:
-            found = compute(observed)
+            measured.append(_measurement(name, compute(observed)))
         except Unmeasurable as reason:
             missing[name] = str(reason)
             continue
-        measured.append(
-            Measurement(metric=name, value=found.value, low=found.low, high=found.high, n=found.n, method=found.method)
-        )
+        for part, rows in parts.items():
+            if name not in SLICED[part]:
+                continue
+            with suppress(Unmeasurable):
+                measured.append(_measurement(name, compute(rows), part))
     return tuple(measured), missing
+
+
+def _measurement(name: str, found: Interval | Word, part: str = "all") -> Measurement:
+    return Measurement(
+        metric=name, slice=part, value=found.value, low=found.low, high=found.high, n=found.n, method=found.method
+    )

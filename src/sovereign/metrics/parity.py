@@ -9,12 +9,32 @@ from functools import partial
 import numpy as np
 
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import ParityLayerRow, ParityPlaceRow, ParityRow, ParityTensorRow
+from sovereign.evidence.rows import (
+    ExportRow,
+    ParityGreedyRow,
+    ParityLayerRow,
+    ParityPlaceRow,
+    ParityPlantedRow,
+    ParityRow,
+    ParityTensorRow,
+)
 from sovereign.metrics.intervals import Floats, Interval, Unmeasurable, exact, ratio, wilson
 
 CLEAR = 1e-3  # nats between the two highest logits; below it, which of them is higher is rounding's choice
 SAME = 1e-6  # relative L2 of two implementations that round alike
 SIGNIFICANCE = 0.05  # of each of the two one-sided tests
+
+
+def by_llamacpp(observed: Observed) -> Observed:
+    """Return the rows of what llama.cpp carried out; those of our own forward in its place are left out."""
+    rows = {
+        kind: tuple(row for row in found if getattr(row, "engine", "").startswith("llama.cpp"))
+        for kind, found in observed.rows.items()
+        if kind.startswith("parity") or kind == "export"
+    }
+    # what random errors do is the reference's own, whoever carries the candidate out
+    noise = tuple(row for row in observed.of(ParityRow) if row.comparison == "noise")
+    return Observed(observed.intent, {**rows, "parity": (*rows.get("parity", ()), *noise)})
 
 
 def _rows(observed: Observed, comparison: str) -> tuple[ParityRow, ...]:
@@ -165,11 +185,101 @@ def error_over_expected(observed: Observed) -> Interval:
     return exact(max(row.relative_error / row.expected_error for row in rows), len(rows), "largest over tensors")
 
 
+def untied_products(observed: Observed) -> Interval:
+    """Return the share of (layer, position, product) triples in which no activation may round either way."""
+    rows = [row for row in _layers(observed) if row.products]
+    if not rows:
+        raise Unmeasurable("no layer says how many of its products round their input")
+    count = sum(len(row.relative_l2) * row.products for row in rows)
+    return wilson(count - sum(len(row.ties) for row in rows), count)
+
+
+def _far(observed: Observed) -> tuple[list[float], int]:
+    rows = [row for row in _layers(observed) if row.window is not None]
+    if not rows:
+        raise Unmeasurable("no layer's row has a window: none was taken from float32's own error")
+    marked = [(row, {int(one.partition(":")[0]) for one in row.near}) for row in rows]
+    far = [value for row, near in marked for at, value in enumerate(row.relative_l2) if at not in near]
+    return far, sum(len(row.relative_l2) for row in rows)
+
+
+def far_share(observed: Observed) -> Interval:
+    """Return the share of (layer, position) pairs whose every quotient is further from a half than float32 errs."""
+    far, pairs = _far(observed)
+    return wilson(len(far), pairs)
+
+
+def largest_far(observed: Observed) -> Interval:
+    """Return the largest distance of a layer from the engine's on the same input, where every quotient is that far."""
+    far, _ = _far(observed)
+    if not far:
+        raise Unmeasurable("no position of any layer is further from a half than float32 errs")
+    return exact(max(far), len(far), "largest over layers and positions")
+
+
 def first_token_distance(comparison: str, observed: Observed) -> Interval:
     """Return the largest difference in the probability of the token that is most likely after a prompt."""
     rows = _rows(observed, comparison)
     apart = max(abs(row.reference_first - row.candidate_first) for row in rows)
     return exact(apart, len(rows), "largest over prompts")
+
+
+def greedy_departures(observed: Observed) -> Interval:
+    """Return how many prompts the candidate goes on from otherwise than the reference, while the latter's choice is clear.
+
+    A choice is clear where the two highest logits are further apart than twice what random errors of the predicted size
+    did to any logit (and than CLEAR): an error that moved both by less cannot exchange them. Each continuation counts up to its
+    first choice that is not clear; a prompt whose very first is not is no trial.
+    """
+    rows = observed.of(ParityGreedyRow)
+    if not rows:
+        raise Unmeasurable("no parity_greedy rows: nothing was continued")
+    noise = [max(row.max_difference) for row in observed.of(ParityRow) if row.comparison == "noise"]
+    clear = max(CLEAR, 2 * max(noise, default=0.0))
+    lengths = [next((at for at, one in enumerate(row.margin) if one <= clear), len(row.margin)) for row in rows]
+    tried = [(row, length) for row, length in zip(rows, lengths, strict=True) if length]
+    if not tried:
+        raise Unmeasurable(f"no prompt has a first choice clearer than {clear:.3g}")
+    departed = sum(row.reference[:length] != row.candidate[:length] for row, length in tried)
+    return exact(departed, len(tried), f"choices clearer than {clear:.3g}, {sum(one for _, one in tried)} in all")
+
+
+def _planted(observed: Observed) -> tuple[ParityPlantedRow, ...]:
+    rows = observed.of(ParityPlantedRow)
+    if not rows:
+        raise Unmeasurable("no parity_planted rows: no fault was planted")
+    return rows
+
+
+def planted_unseen(observed: Observed) -> Interval:
+    """Return how many of the faults planted in copies of the export the check let pass."""
+    rows = _planted(observed)
+    return exact(sum(not row.seen for row in rows), len(rows))
+
+
+def planted_named(observed: Observed) -> Interval:
+    """Return the share of planted faults whose place was named first; a list that is fixed, so it is not a sample."""
+    rows = _planted(observed)
+    return exact(sum(row.right for row in rows) / len(rows), len(rows))
+
+
+def _export(observed: Observed) -> ExportRow:
+    rows = observed.of(ExportRow)
+    if not rows:
+        raise Unmeasurable("no export row: nothing was shipped")
+    return rows[-1]
+
+
+def texts_otherwise(observed: Observed) -> Interval:
+    """Return how many held-out texts are other token ids to the file's reader: all of them, where it refuses the file."""
+    row = _export(observed)
+    return exact(row.texts if row.refused else row.otherwise, row.texts)
+
+
+def size_share(observed: Observed) -> Interval:
+    """Return the size of the exported file, over that of its weights in float32."""
+    row = _export(observed)
+    return exact(row.bytes / (4 * row.weights), 1)
 
 
 METRICS: dict[str, Callable[[Observed], Interval]] = {
@@ -188,4 +298,17 @@ METRICS: dict[str, Callable[[Observed], Interval]] = {
     "parity/accused": accused,
     "parity/foreign_blocks": foreign_blocks,
     "parity/error_over_expected": error_over_expected,
+    "parity/untied_products": untied_products,
+    "parity/far_share": far_share,
+    "parity/far_l2": largest_far,
+    "parity/greedy_departures": greedy_departures,
+    "parity/planted_unseen": planted_unseen,
+    "parity/planted_named": planted_named,
+    "shipping/texts_otherwise": texts_otherwise,
+    "shipping/size_share": size_share,
 }  # fmt: skip
+# what the engine can show by itself: measured of its rows alone, too
+OF_THE_ENGINE = frozenset(
+    name for name in METRICS
+    if name.startswith(("parity/implementation", "parity/whole", "parity/decode", "parity/planted", "parity/far", "parity/untied"))
+) | {"parity/accused", "parity/greedy_departures", "parity/layer_untied_l2", "shipping/texts_otherwise"}  # fmt: skip

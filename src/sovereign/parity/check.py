@@ -13,21 +13,18 @@ from torch import Tensor
 from sovereign.model.decoder import Cache, Decoder
 from sovereign.parity.compare import LEAST_PROMPTS, Incomparable, Measured, compared, every, relative
 from sovereign.parity.forward import (
-    LAYER,
     LOGITS,
     PRODUCTS,
     Forward,
-    Operation,
     Place,
     Trace,
     forward,
-    tensor_of,
-    ties,
 )
 from sovereign.parity.llamacpp import LlamaCpp
 from sovereign.parity.localise import Located, locate
 from sovereign.parity.observed import of_llamacpp, of_torch
 from sovereign.parity.packed import tensors
+from sovereign.parity.rounding import Watch, near, tie_watch
 from sovereign.quantization import noise
 from sovereign.quantization.formats import FORMATS
 from sovereign.shipping.export import converted
@@ -35,10 +32,11 @@ from sovereign.shipping.weights import HEAD, Weights
 
 Log = Callable[..., None]  # kind, **values of a row
 Told = Callable[[str, int, int], None]
-Watch = Callable[[Place, Tensor], None]
 LOCATED_PROMPTS = 4
 NOISE_PROMPTS, NOISE_DRAWS = 16, 2  # one draw of errors is too few to be a floor: it falls on few directions
 NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
+CARRIED_OUT = ("implementation", "whole", "decode")  # the comparisons with what the candidate's engine computed
+GREEDY = 16  # tokens with which both sides go on from a prompt
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,20 @@ def check(
     _require_prompts(reference, prompts)
     exact, single = forward(reference), forward(reference, dtype=torch.float32)
     theirs, like = forward(candidate), forward(candidate, engine_like=True)
+    like_single = forward(candidate, engine_like=True, dtype=torch.float32)
     noisy = [
         one for one in (_with_noise(reference, single, candidate.kinds, draw) for draw in range(NOISE_DRAWS)) if one
     ]
     model = candidate.decoder() if engine is None else None
     observe = None if engine is None else of_llamacpp(engine, candidate.shape)
     stepped = [] if engine is None else [torch.from_numpy(engine.stepwise([ids])[0]) for ids in prompts]
+    name = engine.library.name if engine else ""
     names = {
         "golden": (f"{reference.origin}, float64", "float32"),
         "noise": (f"{reference.origin}, float64", "weights with random errors of the size expected"),
         "weights": (f"{reference.origin}, float64", f"{candidate.origin}, dequantized, float64"),
-        "implementation": (f"{candidate.origin}, float64, activations as the engine rounds them", engine.library.name if engine else "torch"),
-        "whole": (f"{reference.origin}, float64", f"{candidate.origin}, {engine.library.name if engine else 'torch float32'}"),
+        "implementation": (f"{candidate.origin}, float64, activations as the engine rounds them", name or "torch"),
+        "whole": (f"{reference.origin}, float64", f"{candidate.origin}, {name or 'torch float32'}"),
         "decode": (f"{candidate.origin}, in one go", "token by token"),
     }  # fmt: skip
     for number, ids in enumerate(prompts):
@@ -80,7 +80,8 @@ def check(
         def say(comparison: str, one: Tensor, two: Tensor, ids: Sequence[int] = ids, **more: Any) -> None:
             values = _row(compared(every(ids, one), every(ids, two)), one, two)
             first, second = names[comparison]
-            log("parity", comparison=comparison, reference=first, candidate=second, document=document(ids), tokens=len(ids), **values, **more)  # fmt: skip
+            by = {"engine": name} if comparison in CARRIED_OUT else {}
+            log("parity", comparison=comparison, reference=first, candidate=second, document=document(ids), tokens=len(ids), **values, **by, **more)  # fmt: skip
 
         wanted = exact.run(ids)
         say("golden", wanted, single.run(ids).double())
@@ -97,11 +98,12 @@ def check(
         trace = observe(ids)
         found = trace[(candidate.shape.layers, LOGITS.name)]
         tied: dict[Place, Tensor] = {}
-        ours = like.run(ids, _tie_watch(like, tied))
+        ours = like.run(ids, tie_watch(like, tied))
         say("implementation", ours, found, first_tie=_first(tied))
         say("whole", wanted, found)
         say("decode", found, stepped[number].double())
-        _say_layers(like, trace, ids, log)
+        _say_layers(like, like_single, trace, ids, log, name)
+    _say_greedy(reference, engine or candidate.decoder(), prompts, log, name)
     told("parity", len(prompts), len(prompts))
     for tensor in tensors(reference, candidate):
         log("parity_tensor", **asdict(tensor))
@@ -111,7 +113,7 @@ def check(
         layer, operation = place.place
         log(
             "parity_place", layer=layer, operation=operation, tensor=place.tensor, worst=_short(place.worst), mean=_short(place.mean),
-            floor=_short(place.floor), allowed=_short(place.allowed), suspicions=suspicions,
+            floor=_short(place.floor), allowed=_short(place.allowed), suspicions=suspicions, engine=name,
         )  # fmt: skip
     unseen = [f"operations that the candidate did not show: {', '.join(located.unseen)}"] if located.unseen else []
     return Checked((*missing, *unseen), located)
@@ -210,22 +212,46 @@ def _stepwise(model: Decoder, ids: Sequence[int]) -> Tensor:
     return torch.stack(rows)
 
 
+def _say_greedy(
+    reference: Weights, candidate: Decoder | LlamaCpp, prompts: Sequence[Sequence[int]], log: Log, engine: str
+) -> None:
+    """Log how both sides go on from each prompt, of which as much is kept as leaves room in the context."""
+    model, room = reference.decoder(), max(1, reference.shape.context - GREEDY)
+    for ids in prompts:
+        begun = list(ids)[:room]
+        count = min(GREEDY, reference.shape.context - len(begun))
+        if count < 1:
+            continue
+        chosen, margins = _greedy(model, begun, count)
+        others = (
+            candidate.greedy(begun, count) if isinstance(candidate, LlamaCpp) else _greedy(candidate, begun, count)[0]
+        )
+        log(
+            "parity_greedy", document=document(ids), engine=engine, reference=tuple(chosen), candidate=tuple(others),
+            margin=tuple(map(_short, margins)),
+        )  # fmt: skip
+
+
+def _greedy(model: Decoder, ids: Sequence[int], count: int) -> tuple[list[int], list[float]]:
+    """Return the tokens with which a decoder goes on, and how far each stood above the next most likely one, in nats."""
+    cache, given = Cache(model, 1, len(ids) + count), list(ids)
+    chosen: list[int] = []
+    margins: list[float] = []
+    with torch.no_grad():
+        while len(chosen) < count:
+            highest = model.step(torch.tensor([given]), cache)[0, -1].topk(2)
+            cache.lengths += len(given)
+            given = [int(highest.indices[0])]
+            chosen += given
+            margins.append(float(highest.values[0] - highest.values[1]))
+    return chosen, margins
+
+
 # ── rounding ties ────────────────────────────────────────────────────────────────────────────────
 
 
-def _tie_watch(like: Forward, tied: dict[Place, Tensor]) -> Watch:
-    """Return a watcher that notes, of each product, the positions at which its input may be rounded either way."""
-    inputs = {operation.name: operation for operation in (*LAYER, LOGITS) if operation.name in PRODUCTS}
-    takers: dict[str, list[Operation]] = {}
-    for operation in inputs.values():
-        takers.setdefault(operation.takes[0], []).append(operation)
-
-    def seen(place: Place, value: Tensor) -> None:
-        for operation in takers.get(place[1], ()):
-            at = (place[0], operation.name)
-            tied[at] = ties(like.kinds[tensor_of(at, operation)], value)
-
-    return seen
+def _marks(tied: dict[Place, Tensor]) -> tuple[str, ...]:
+    return tuple(f"{at}:{name}" for (_, name), where in tied.items() for at in where.nonzero().flatten().tolist())
 
 
 def _first(tied: dict[Place, Tensor]) -> int | None:
@@ -233,7 +259,7 @@ def _first(tied: dict[Place, Tensor]) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def _say_layers(like: Forward, trace: Trace, ids: Sequence[int], log: Log) -> None:
+def _say_layers(like: Forward, single: Forward, trace: Trace, ids: Sequence[int], log: Log, engine: str) -> None:
     """Log every layer, fed with what the engine had before it, and the head as the layer behind the last.
 
     Queries, keys and values are compared where they are made, and the engine's go into the attention: so a tie counts at
@@ -249,7 +275,7 @@ def _say_layers(like: Forward, trace: Trace, ids: Sequence[int], log: Log) -> No
             continue
         tied: dict[Place, Tensor] = {}
         values: Trace = {}
-        watch = _tie_watch(like, tied)
+        watch = tie_watch(like, tied)
 
         def seen(place: Place, value: Tensor, watch: Watch = watch, values: Trace = values) -> None:
             watch(place, value)
@@ -257,12 +283,16 @@ def _say_layers(like: Forward, trace: Trace, ids: Sequence[int], log: Log) -> No
 
         instead = {name: trace[(layer, name)] for name in ("q_rope", "k_rope", "v") if layer < layers}
         like.carry(layer, x, ids, seen, instead)
+        near_by, window = near(single, layer, x, ids, values, instead)
         apart = torch.stack([relative(trace[(layer, name)], values[(layer, name)]) for name in ends]).amax(0)
-        marked = tuple(f"{at}:{name}" for (_, name), where in tied.items() for at in where.nonzero().flatten().tolist())
         log(
             "parity_layer",
             document=document(ids),
             layer=layer,
             relative_l2=tuple(map(_short, apart.tolist())),
-            ties=marked,
+            ties=_marks(tied),
+            window=window,
+            near=_marks(near_by),
+            products=sum(name in PRODUCTS for _, name in values),
+            engine=engine,
         )

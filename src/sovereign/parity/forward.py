@@ -197,7 +197,7 @@ def rounded(kind: str, x: Tensor) -> Tensor:
     return x
 
 
-def ties(kind: str, x: Tensor, within: float = 1e-4) -> Tensor:
+def ties(kind: str, x: Tensor, within: float) -> Tensor:
     """Return which positions hold an activation that two sound implementations may round differently, bool [t]."""
     if kind not in K_QUANTS:
         return torch.zeros(len(x), dtype=torch.bool)

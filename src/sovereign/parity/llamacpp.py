@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 PACKAGES = {"llama_cpp": "llama-cpp-python", "xllamacpp": "xllamacpp"}
 ROOM = 512  # bytes for a struct passed by value; the library reads as many as its own has
 F32 = 0  # ggml_type
+CACHE = F32  # of keys and values
 FLASH_OFF = 0
 
 
@@ -217,7 +218,7 @@ class LlamaCpp:
         options = functions.llama_context_default_params()
         values = {
             "n_ctx": context * sequences, "n_batch": context * sequences, "n_ubatch": context * sequences, "n_seq_max": sequences,
-            "n_threads": threads, "n_threads_batch": threads, "flash_attn_type": FLASH_OFF, "type_k": F32, "type_v": F32,
+            "n_threads": threads, "n_threads_batch": threads, "flash_attn_type": FLASH_OFF, "type_k": CACHE, "type_v": CACHE,
             "cb_eval": ctypes.cast(self._callback, ctypes.c_void_p).value or 0,
         }  # fmt: skip
         for name, value in values.items():
@@ -270,6 +271,16 @@ class LlamaCpp:
             for index, row in zip(alive, logits, strict=True):
                 found[index].append(row)
         return [np.stack(rows) for rows in found]
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        """Return the `count` tokens with which it goes on from `ids`, the most likely one each time."""
+        self._.llama_memory_clear(self.memory, True)
+        logits = self._decode([(token, position, 0) for position, token in enumerate(ids)])
+        found = [int(logits[-1].argmax())]
+        while len(found) < count:
+            logits = self._decode([(found[-1], len(ids) + len(found) - 1, 0)])
+            found.append(int(logits[-1].argmax()))
+        return found
 
     @contextmanager
     def watching(self, wanted: Callable[[str], bool]) -> Iterator[Captured]:

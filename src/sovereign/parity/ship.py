@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from sovereign.canonical import Malformed, digest_file
@@ -11,8 +14,9 @@ from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.shipping import Shipping
 from sovereign.corpus import tokens
 from sovereign.parity.check import Log, Told, check
-from sovereign.parity.compare import Incomparable
+from sovereign.parity.compare import Incomparable, tokenized
 from sovereign.parity.llamacpp import LlamaCpp, Missing, Unloadable, library
+from sovereign.parity.planting import planted
 from sovereign.shipping.export import Unexportable, export_gguf
 from sovereign.shipping.gguf_model import read_gguf_model
 from sovereign.shipping.huggingface import read_safetensors
@@ -25,7 +29,8 @@ def ship(
 ) -> None:  # fmt: skip
     """Export the weights in `file` to `out` and log the rows of their parity.
 
-    What cannot be had (a type that does not fit, too few texts, no llama.cpp) is a notice, and its criteria stay open.
+    What cannot be had (a type that does not fit, too few texts, no llama.cpp) is a notice, and its criteria stay open. Without
+    llama.cpp our own forward carries the file out: those rows name no engine, and what is asked of llama.cpp is not shown.
     """
 
     def notice(what: str, asked: str, message: str) -> None:
@@ -51,21 +56,34 @@ def ship(
         notice("export", settings.quantize, str(reason))
         return
     with ExitStack() as stack:
-        engine = None
+        engine, asked, refused = None, "", ""
         try:
-            library()
+            asked = library().name
             engine = stack.enter_context(LlamaCpp(out, shape.context))
         except (Missing, Unloadable) as reason:
+            refused = str(reason) if asked else ""
             notice("engine", "llama.cpp", str(reason))
+        candidate, given = read_gguf_model(out), texts[: settings.prompts]
+        theirs = engine.tokenize if engine is not None else partial(tokenized, candidate)
+        apart = sum(theirs(text) != _ids(weights, text) for text in given)
+        log(
+            "export", quantize=settings.quantize, bytes=out.stat().st_size,
+            weights=sum(math.prod(one.shape) for one in stored.values()),
+            engine=asked, refused=refused, texts=len(given), otherwise=apart,
+        )  # fmt: skip
         try:
-            candidate = read_gguf_model(out)
             prompts = pieces(weights, texts, settings.prompts, min(settings.tokens, shape.context))
-            if engine is not None and any(engine.tokenize(text) != _ids(weights, text) for text in texts[:8]):
-                raise Incomparable(f"token ids: {engine.library.name} makes others of the held-out texts")
+            if apart:
+                raise Incomparable(f"token ids: the file's are others for {apart} of {len(given)} held-out texts")
             checked = check(weights, candidate, prompts, log, told, engine)
         except Incomparable as reason:
             notice("parity", "comparable sides", str(reason))
             return
+        if settings.planted:
+            told("planted faults", 0, 1)
+            for found in planted(candidate, out, prompts, out.with_name(f".{out.name}.planted"), engine is not None):
+                log("parity_planted", **asdict(found), engine="" if engine is None else asked)
+            told("planted faults", 1, 1)
     for one in checked.missing:
         notice("parity", "every operation", one)
     if checked.located.first is not None:

@@ -57,12 +57,16 @@ def ties(x: Tensor, within: float = 1e-4) -> Tensor:
     about within / 127 of the block's largest magnitude. A block in which two magnitudes rival for the
     largest, with opposite signs, is marked as a whole: which of them comes first decides every sign.
     """
-    blocks = _blocks(x.double())
-    extreme = _extreme(blocks)
-    scaled = (blocks * -127.0 / extreme).nan_to_num_(0.0)
+    scaled = quotients(x).unflatten(-1, (-1, ACTIVATIONS))
     near = (scaled - scaled.floor() - 0.5).abs() <= within
-    rival = ((scaled > 127 - within).any(-1, keepdim=True) & (extreme != 0)).expand_as(near)
+    rival = (scaled > 127 - within).any(-1, keepdim=True).expand_as(near)
     return (near | rival).flatten(-2)
+
+
+def quotients(x: Tensor) -> Tensor:
+    """Return what is rounded of activations [..., k], in float64: -127 for each block's extreme, 0 in a block of zeros."""
+    blocks = _blocks(x.double())
+    return (blocks * -127.0 / _extreme(blocks)).nan_to_num_(0.0).flatten(-2)
 
 
 def _blocks(x: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Held:
     kind: str
     shape: tuple[int, ...]
     rows: NDArray[np.uint8] = field(repr=False)  # [rows, bytes a row], mapped from the file
+    offset: int = 0  # of its first byte in the file
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class _Parser:
                 self.fail(f"{offset - end} bytes before tensor {name!r} belong to no tensor")
             end = offset + size
             held = self.array[start + offset : start + offset + size]
-            found[name] = Held(kind.name, shape, held.reshape(-1, row))
+            found[name] = Held(kind.name, shape, held.reshape(-1, row), start + offset)
         if len(self.data) - (start + end) >= alignment and count:
             self.fail(f"{len(self.data) - start - end} bytes after the last tensor belong to none")
         return {name: found[name] for name in names}

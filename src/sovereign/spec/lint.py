@@ -8,11 +8,13 @@ from sovereign.spec.criterion import Criterion, Spec
 
 
 def faults(
-    spec: Spec, metrics: Collection[str], claimed: Mapping[str, Collection[str]], seeds: Mapping[str, Collection[int]]
-) -> Iterator[tuple[str, str]]:
+    spec: Spec, metrics: Collection[str], claimed: Mapping[str, Collection[str]], seeds: Mapping[str, Collection[int]],
+    slices: Mapping[str, Collection[str]],
+) -> Iterator[tuple[str, str]]:  # fmt: skip
     """Yield (criterion or metric, what is wrong) for everything that keeps a spec from being falsifiable.
 
-    `metrics` are those that exist; `claimed` maps each contract to its claims, `seeds` to its seeds.
+    `metrics` are those that exist, `slices` the parts that some are measured of beside all rows, each with those
+    metrics; `claimed` maps each contract to its claims, `seeds` to its seeds.
     """
     for name in sorted(spec.metrics.keys() - set(metrics)):
         yield name, "no function computes this metric"
@@ -20,16 +22,16 @@ def faults(
         if spec.metrics[name].better == "neither":
             yield name, "no criterion reads it, and it has no better end: nothing would come of it"
     for one in spec.criteria:
-        for told in (trivial(one, spec), _unclaimed(one, claimed, seeds), *_unmeasured(one)):
+        for told in (trivial(one, spec), _unclaimed(one, claimed, seeds), *_unmeasured(one, slices)):
             if told:
                 yield one.id, told
 
 
-def _unmeasured(one: Criterion) -> Iterator[str]:
+def _unmeasured(one: Criterion, slices: Mapping[str, Collection[str]]) -> Iterator[str]:
     """Yield why an obligation asks for what no run records."""
-    slices = sorted(set(one.obligations.slices) - {"all"})
-    if slices:
-        yield f"asks for slices {slices}; rows are measured whole, as slice `all`: nothing could show it"
+    unknown = sorted(name for name in set(one.obligations.slices) - {"all"} if one.metric not in slices.get(name, ()))
+    if unknown:
+        yield f"asks for slices {unknown}; rows are measured whole, as slice `all`: nothing could show it"
     if one.obligations.assurance in ("reproduced", "witnessed"):
         yield f"asks for {one.obligations.assurance}; runs here are reported or recomputed: nothing could show it"
     loose = [place for place in one.obligations.environments if place in ("any", "cpu", "cuda")]
