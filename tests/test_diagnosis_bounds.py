@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sovereign.diagnosis.bounds import LEAST, detectable, difference_bounds, rank_sum, ratio_bounds, share_difference
-from sovereign.metrics.intervals import Unmeasurable, auc, clopper_pearson, holm
+from sovereign.diagnosis.bounds import (
+    LEAST,
+    detectable,
+    difference_bounds,
+    rank_sum,
+    ratio_bounds,
+    share_difference,
+    shares_to_decide,
+    units_to_decide,
+)
+from sovereign.metrics.intervals import Interval, Unmeasurable, auc, clopper_pearson, holm
 
 counts = st.integers(10, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -118,3 +129,37 @@ def test_too_few_documents_have_no_interval() -> None:
     """Below ten nothing is said."""
     with pytest.raises(Unmeasurable, match=f"{LEAST - 1} documents: no interval below {LEAST}"):
         ratio_bounds((np.ones(LEAST - 1), np.ones(LEAST - 1)), 1)
+
+
+@given(st.floats(-3, 3), st.floats(0.001, 2), st.floats(0.001, 2), st.integers(10, 2000), st.floats(-1, 1))
+def test_as_many_units_as_are_told_decide(value: float, below: float, above: float, n: int, edge: float) -> None:
+    """With so many units an interval whose reach falls with their root lies on one side of the edge; with a tenth less it does not.
+
+    Planted: counting as if the reach fell with the units themselves tells a number at which it still covers the edge.
+    """
+    told = units_to_decide(Interval(value, value - below, value + above, n, ""), (edge,))
+    assume(told is not None)
+    assert told is not None
+
+    def clear(units: float) -> bool:
+        share = math.sqrt(n / units)
+        return value - below * share >= edge - 1e-9 or value + above * share <= edge + 1e-9
+
+    assert told > n
+    assert clear(told)
+    assert not clear(told * 0.85) or told * 0.85 <= n
+
+
+@pytest.mark.parametrize(("first", "second"), [((0, 72), (0, 72)), ((4, 103), (2, 72)), ((30, 100), (10, 100))])
+def test_shares_are_decided_by_as_many_as_are_told(first: tuple[int, int], second: tuple[int, int]) -> None:
+    """At the number told Newcombe's interval lies on one side of 1 %: above where the shares are apart, below where they need not be."""
+    told = shares_to_decide(first, second, 0.01)
+    assert told is not None
+    apart = first[0] / first[1] - second[0] / second[1] > 0.01
+    if apart:
+        shares = [(round(one / n * told), told) for one, n in (first, second)]
+        assert share_difference(*shares).low > 0.01
+    else:
+        pooled = (first[0] + second[0]) / (first[1] + second[1])
+        same = (round(pooled * told), told)
+        assert share_difference(same, same).high < 0.0105

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from simulated import Plan, Rows, diagnosed, observed, simulated, without
 
+from sovereign.diagnosis.experiments import Experiment, done
 from sovereign.diagnosis.findings import CLAIMS, LADDER, cap
 from sovereign.diagnosis.procedure import PRECEDENCE, Diagnosis, diagnose
 from sovereign.diagnosis.record import from_run
@@ -178,3 +179,44 @@ def test_every_finding_says_what_would_overturn_it() -> None:
         assert one.overturned_by
         assert all(check.says for check in one.checks)
         assert all(check.method for check in one.checks if check.low is not None)
+
+
+# ── what to do next ──────────────────────────────────────────────────────────────────────────────
+
+
+def advised(found: Diagnosis) -> dict[str, Experiment]:
+    return {one.name: one for one in found.missing}
+
+
+def test_an_experiment_whose_rows_are_there_is_not_advised_again() -> None:
+    """Of a run of sixty documents every probe was made: what it lacks is more of them, and how many is said.
+
+    Planted: advice by what a check needs alone tells its owner to score the train probe that he has scored.
+    """
+    found = diagnosed(Plan(documents=60))
+    there = done(from_run(observed(simulated(Plan(documents=60)), Plan(documents=60))))
+
+    assert {"train_probe", "documents", "control", "overlap", "near", "hashes", "same_batch"} <= there
+    assert {OPEN} == {found.verdicts[claim] for claim in ("METRIC_ARTIFACT", "CONTAMINATED", "OVERFIT")}
+    assert set() == there & advised(found).keys()
+    more = advised(found)["more_documents"]
+    assert {"METRIC_ARTIFACT", "CONTAMINATED", "OVERFIT"} <= set(more.settles)
+    assert all(60 < n for n in more.enough.values())
+    assert "METRIC_ARTIFACT" in more.enough
+
+
+def test_as_many_documents_as_are_advised_decide() -> None:
+    """A run with the number told for the online gap, half as many again for luck, decides it; one of sixty does not."""
+    few = advised(diagnosed(Plan(documents=60)))["more_documents"].enough["METRIC_ARTIFACT"]
+
+    assert OPEN == diagnosed(Plan(documents=60)).verdicts["METRIC_ARTIFACT"]
+    assert OPEN != diagnosed(Plan(documents=3 * few // 2)).verdicts["METRIC_ARTIFACT"]
+
+
+def test_an_experiment_that_was_not_made_is_advised() -> None:
+    """Control: without the probe's rows the probe is advised, and not more documents for it."""
+    plan = Plan(documents=60)
+    found = advised(diagnose(from_run(observed(without(simulated(plan), splits=["train_probe"]), plan))))
+
+    assert "METRIC_ARTIFACT" in found["train_probe"].settles
+    assert "METRIC_ARTIFACT" not in found["more_documents"].settles

@@ -7,6 +7,7 @@ rows are put in order by their values first, so that neither the order nor the n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +28,9 @@ LEAST = 10  # documents; an interval of fewer says nothing (84 % coverage of a n
 TAIL = 0.05  # each end holds for itself
 Z_TAIL = 1.6448536269514722  # the normal quantile at 0.95
 BLOCK = 50  # resamples counted at once; RESAMPLES is a multiple
+MOST = 1_000_000  # units; where it takes more to decide, no number is told
 Columns = tuple[Floats, Floats]  # sums and weights, shape [documents] each
+Share = tuple[int, int]  # how many, of how many
 
 
 def ordered(columns: Columns) -> Columns:
@@ -70,6 +73,51 @@ def detectable(columns: Columns) -> float:
     """Return the smallest true contrast that these documents show 4 times in 5, in a two-sided 5 % test."""
     pulls = influence(*columns)
     return 2.8 * float(np.std(pulls, ddof=1)) / math.sqrt(len(pulls)) if len(pulls) > 1 else math.inf
+
+
+def units_to_decide(found: Interval, edges: Sequence[float]) -> int | None:
+    """Return how many units would bring the interval between the edges beside its value, if the value stays as it is.
+
+    An interval's reach falls with the root of what is counted. None where there is no edge to stay clear of, or the value
+    lies so close to one that no number is worth naming.
+    """
+    times = 1.0
+    for edge in edges:
+        reach, room = (
+            (found.value - found.low, found.value - edge)
+            if edge < found.value
+            else (found.high - found.value, edge - found.value)
+        )
+        if room <= 1e-3 * reach:  # a million times as many units, and more
+            return None
+        times = max(times, (reach / room) ** 2)
+    return _told(found.n * times) if edges and times > 1 else None
+
+
+def shares_to_decide(first: Share, second: Share, edge: float) -> int | None:
+    """Return how many units on each side would show a difference of shares on one side of `edge`.
+
+    A difference above the edge is taken as it is; below it, both sides are supposed to share what they have together.
+    """
+    one, two = first[0] / first[1], second[0] / second[1]
+    beyond = one - two > edge
+    if not beyond:
+        one = two = (first[0] + second[0]) / (first[1] + second[1])
+    n = float(min(first[1], second[1]))
+    while n <= MOST:
+        interval = share_difference((round(one * n), round(n)), (round(two * n), round(n)))
+        if interval.low > edge if beyond else interval.high < edge:
+            return _told(n)
+        n *= 1.05
+    return None
+
+
+def _told(units: float) -> int | None:
+    """Return a number of units to two digits, rounded up; None beyond what anybody would count."""
+    if units > MOST:
+        return None
+    digits = int(10 ** max(0, math.floor(math.log10(units)) - 1))
+    return math.ceil(units / digits) * digits
 
 
 def rank_sum(ranks: Floats, candidates: Floats) -> float:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from sovereign.diagnosis.bounds import LEAST
+from sovereign.diagnosis.bounds import LEAST, shares_to_decide, units_to_decide
 from sovereign.diagnosis.findings import LADDER, Check, Claim, Confidence, Finding, Result, Verdict, conclude, settle
 from sovereign.diagnosis.reading import Curve, Reading, Rise
 from sovereign.diagnosis.record import of_one_batch
@@ -56,13 +56,19 @@ def absent(probe: str, says: str, *needs: str) -> Check:
 
 def bounded(
     probe: str, found: Interval, says: str, *, threshold: str, fires: bool, passes: bool, weight: Confidence = "MEDIUM",
-    needs: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (), edges: Sequence[float] = (), enough: int | None = None,
 ) -> Check:  # fmt: skip
-    """Return a check of an interval; one that neither fires nor passes is undecided, and says what would help."""
+    """Return a check of an interval; one that neither fires nor passes is undecided, and says what would help.
+
+    `edges` are the values between which the interval must come to lie, `enough` how many units that takes where the
+    interval itself does not tell.
+    """
     result: Result = "fires" if fires else "passes" if passes else "undecided"
+    open_ = result == "undecided"
     return Check(
         probe=probe, result=result, says=says, value=found.value, low=found.low, high=found.high, n=found.n,
-        threshold=threshold, method=found.method, weight=weight, needs=needs if result == "undecided" else (),
+        threshold=threshold, method=found.method, weight=weight, needs=needs if open_ else (),
+        enough=(enough or units_to_decide(found, edges)) if open_ else None,
     )  # fmt: skip
 
 
@@ -239,7 +245,7 @@ def eval_path(r: Reading) -> Finding:
         says = f"permuted validation scores {ranged(margin)} from the unigram level"
         shuffled = bounded(
             "permuted validation", margin, says, threshold=f">= -{BELOW_UNIGRAM}", fires=margin.high < -BELOW_UNIGRAM,
-            passes=margin.low >= -BELOW_UNIGRAM, needs=("more_documents",),
+            passes=margin.low >= -BELOW_UNIGRAM, needs=("permuted",), edges=(-BELOW_UNIGRAM,),
         )  # fmt: skip
     return settle("EVAL_PATH", [same, shuffled])
 
@@ -302,7 +308,7 @@ def metric_artifact(r: Reading) -> Finding:
     check = bounded(
         "P4 online gap", found, says, threshold=f"within {ARTIFACT}",
         fires=found.low > ARTIFACT or found.high < -ARTIFACT, passes=-ARTIFACT <= found.low and found.high <= ARTIFACT,
-        needs=("train_probe",),
+        needs=("train_probe",), edges=(-ARTIFACT, ARTIFACT),
     )  # fmt: skip
     return settle("METRIC_ARTIFACT", [check])
 
@@ -503,6 +509,7 @@ def not_learned(r: Reading, clean: np.ndarray | None = None) -> Finding:
                 probe="P1 unigram by document", result=result, value=paired.value, low=paired.low, high=paired.high, n=paired.n,
                 says=f"validation lies {ranged(paired)} from the unigram level, over {name}", method=paired.method,
                 threshold=f"< -{BELOW_UNIGRAM}", weight="MEDIUM", needs=("longer",) if budget is False else ("more_documents",),
+                enough=None if budget is False or result != "undecided" else units_to_decide(paired, (-BELOW_UNIGRAM,)),
             ))  # fmt: skip
     if r.uniform is not None and r.record.settings.text in ("natural", "code"):
         near = last - (r.uniform - 0.5)
@@ -553,9 +560,9 @@ def contaminated(r: Reading) -> Finding:
         checks = [
             Check(probe="O1 identities", result="undecided", says=told, value=share, threshold="0", needs=("lineage",))
         ]
-    for probe, found, what, need, fires in (
-        ("O3 50-token matches", r.overlap_excess, "lie mostly inside 50-token matches with the train side", "overlap", True),
-        ("O4 near-duplicates", r.near_excess, "have a near-duplicate on the train side", "near", False),
+    for probe, found, sides, what, need, fires in (
+        ("O3 50-token matches", r.overlap_excess, r.record.covered, "lie mostly inside 50-token matches with the train side", "overlap", True),
+        ("O4 near-duplicates", r.near_excess, r.record.near, "have a near-duplicate on the train side", "near", False),
     ):  # fmt: skip
         if found is None:
             checks.append(absent(probe, f"{probe[3:]} with the train side were not counted against a control", need))
@@ -563,6 +570,7 @@ def contaminated(r: Reading) -> Finding:
         checks.append(bounded(
             probe, found, f"{ranged(found)} more of validation than of the control {what}", threshold=f"< {EXCESS}",
             fires=fires and found.low > EXCESS, passes=found.high < EXCESS, weight="HIGH", needs=("more_documents",),
+            enough=shares_to_decide(sides.validation, sides.control, EXCESS) if sides else None,
         ))  # fmt: skip
     return settle("CONTAMINATED", checks, notes=[_material(r), _inverted(r)])
 
@@ -595,6 +603,7 @@ def shift(r: Reading, contaminated: Finding, clean: np.ndarray | None) -> Findin
     check = bounded(
         "validation against control", found, says, threshold=f"within {SHIFTED}", fires=harder or easier,
         passes=-SHIFTED <= found.low and found.high <= SHIFTED and everything.high <= SHIFTED, needs=("more_documents",),
+        edges=(-SHIFTED, SHIFTED),
     )  # fmt: skip
     return settle("SHIFT", [check])
 
@@ -628,12 +637,13 @@ def memorized(r: Reading) -> Finding:
         checks = [absent("E1 extraction", "nothing was extracted beside a control", "extraction")]
     elif found.n < PASSAGES:
         says = f"{found.n} passages a side; {PASSAGES} are needed"
-        checks = [absent("E1 extraction", says, "extraction")]
+        few = Check(probe="E1 extraction", result="did not run", says=says, needs=("extraction",), enough=PASSAGES)
+        checks = [few]
     else:
         says = f"{ranged(found)} more train passages than control passages are continued word for word"
         checks = [bounded(
             "E1 extraction", found, says, threshold=f"<= {EXCESS}", fires=found.low >= EXCESS, passes=found.high <= EXCESS,
-            weight="HIGH", needs=("extraction",),
+            weight="HIGH", needs=("extraction",), enough=shares_to_decide(*r.extracted, EXCESS),
         )]  # fmt: skip
     if r.canary_p is None:
         checks.append(absent("E3 canaries", "no canary was planted", "canaries"))
@@ -676,7 +686,7 @@ def overfit(r: Reading, clean: np.ndarray | None = None) -> Finding:
         small = gap.high < SMALL_GAP
         says = f"the comparable gap is {ranged(gap)}"
         checks.append(bounded(
-            "P3 gap", gap, says, threshold=f"< {SMALL_GAP}", fires=False, passes=small, needs=("more_documents",)
+            "P3 gap", gap, says, threshold=f"< {SMALL_GAP}", fires=False, passes=small, needs=("more_documents",), edges=(SMALL_GAP,)
         ))  # fmt: skip
     notes = []
     stated = r.record.settings.val_trend == "rising" and (r.online_gap or 0) > BEYOND_ARTIFACTS
@@ -784,7 +794,8 @@ def _paired_rise(r: Reading, rise: Rise | None, over: str) -> Check:
     weak = found.high < EFFECT and rise.detectable > POWER
     return bounded(
         probe, found, f"underpowered: {says}" if weak else says, threshold=f"< {EFFECT}",
-        fires=found.low > EFFECT and falling, passes=found.high < EFFECT and not weak, needs=("more_documents",),
+        fires=found.low > EFFECT and falling, passes=found.high < EFFECT and not weak, needs=("more_documents",), edges=(EFFECT,),
+        enough=units_to_decide(Interval(0.0, -rise.detectable, rise.detectable, found.n, ""), (-POWER, POWER)) if weak else None,
     )  # fmt: skip
 
 
@@ -874,7 +885,8 @@ def _improved(r: Reading, clean: np.ndarray | None) -> Check:
     if found is None:
         return absent("improvement", "improvement by document was not shown", "documents", "step0")
     says = f"validation moved {ranged(found)} since the first evaluation"
-    return bounded("improvement", found, says, threshold=f"< -{IMPROVED}", fires=False, passes=found.high < -IMPROVED)
+    return bounded("improvement", found, says, threshold=f"< -{IMPROVED}", fires=False, passes=found.high < -IMPROVED,
+                   needs=("more_documents",), edges=(-IMPROVED,))  # fmt: skip
 
 
 def _small_gap(r: Reading) -> Check:
@@ -882,5 +894,6 @@ def _small_gap(r: Reading) -> Check:
         return absent("P3 gap", "no comparable gap", "train_probe")
     says = f"the comparable gap is {ranged(r.gap)}"
     return bounded(
-        "P3 gap", r.gap, says, threshold=f"<= {SMALL_GAP}", fires=False, passes=r.gap.high <= SMALL_GAP, needs=("more_documents",)
+        "P3 gap", r.gap, says, threshold=f"<= {SMALL_GAP}", fires=False, passes=r.gap.high <= SMALL_GAP, needs=("more_documents",),
+        edges=(SMALL_GAP,),
     )  # fmt: skip

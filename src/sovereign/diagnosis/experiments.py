@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from sovereign.canonical import Record
 from sovereign.diagnosis.findings import Claim, Finding
+from sovereign.diagnosis.record import RunRecord
 
 Cost = Literal["free", "minutes", "an hour or so", "a new run"]
 
@@ -20,6 +21,9 @@ class Experiment(Record):
     do: str = Field(description="what to do, in plain English")
     cost: Cost
     settles: tuple[Claim, ...]
+    enough: dict[Claim, int] = Field(
+        default={}, description="units that would decide a claim, if what was measured stays as it is"
+    )
 
 
 # in order of what they cost
@@ -45,7 +49,8 @@ EXPERIMENTS: dict[str, tuple[str, Cost]] = {
     "batch_hashes": ("log the hash of every batch as it was consumed", "minutes"),
     "reference": ("score the same text with a stronger model that has not seen it", "an hour or so"),
     "extraction": ("prompt with 300 train passages and 300 of a clean control, and count verbatim continuations", "an hour or so"),
-    "more_documents": ("validate on more documents: at least 1,000", "an hour or so"),
+    "more_documents": ("score more documents of each side: as many as stand behind a claim, or at least 1,000", "an hour or so"),
+    "more_passages": ("prompt with more passages of each side, at least 300, no two of one document", "an hour or so"),
     "late_evaluations": ("evaluate at least four times in the last fifth", "a new run"),
     "canaries": ("plant 16 canaries once each, and rank them among secrets never planted", "a new run"),
     "movement": ("measure how far updates move the weights: training.measure_updates_every", "a new run"),
@@ -54,19 +59,54 @@ EXPERIMENTS: dict[str, tuple[str, Cost]] = {
 }  # fmt: skip
 
 
-def missing(findings: Sequence[Finding]) -> tuple[Experiment, ...]:
-    """Return what would settle the open claims, and firm up the faint ones, cheapest first, then what settles most."""
+# what to do where the rows of an experiment are there, and were too few to decide
+MORE = {"extraction": "more_passages"}
+
+
+def done(record: RunRecord) -> frozenset[str]:
+    """Return the experiments whose rows a record holds: doing them again as they were would show nothing new."""
+    scores, settings = record.validation, record.settings
+    held = {
+        "vocabulary": settings.vocab is not None,
+        "step_log": record.steps is not None,
+        "unigram": record.unigram is not None,
+        "hashes": record.identity is not None,
+        "documents": scores is not None and len(scores.steps) > 1,
+        "step0": scores is not None and 0 in scores.steps,
+        "train_probe": record.train_probe is not None,
+        "same_batch": bool(record.paths),
+        "permuted": bool(record.permuted),
+        "control": record.control is not None,
+        "overlap": record.covered is not None,
+        "near": record.near is not None,
+        "batch_hashes": record.steps is not None,
+        "reference": record.reference is not None,
+        "extraction": bool(record.extraction),
+    }
+    return frozenset(name for name, there in held.items() if there)
+
+
+def missing(findings: Sequence[Finding], there: Collection[str] = ()) -> tuple[Experiment, ...]:
+    """Return what would settle the open claims, and firm up the faint ones, cheapest first, then what settles most.
+
+    What is `there` is not advised again: a check that lacks nothing else lacks more of the same.
+    """
     order = list(dict.fromkeys(cost for _, cost in EXPERIMENTS.values()))
     settles: dict[str, list[Claim]] = {}
+    enough: dict[str, dict[Claim, int]] = {}
     for finding in findings:
         if not finding.open and finding.confidence != "LOW":
             continue
         for check in finding.checks:
-            for name in check.needs:
+            lacking = [name for name in check.needs if name not in there]
+            for name in lacking or dict.fromkeys(MORE.get(name, "more_documents") for name in check.needs):
                 if finding.claim not in settles.setdefault(name, []):
                     settles[name].append(finding.claim)
+                if check.enough is not None:
+                    known = enough.setdefault(name, {})
+                    known[finding.claim] = max(check.enough, known.get(finding.claim, 0))
     found = [
-        Experiment(name=name, do=do, cost=cost, settles=tuple(settles[name]))
+        Experiment(name=name, do=do, cost=cost, settles=tuple(settles[name]), enough=enough.get(name, {}))
         for name, (do, cost) in EXPERIMENTS.items()
         if name in settles
     ]

@@ -64,6 +64,9 @@ class Check(Record):
     method: str = ""
     weight: Confidence = Field(default="LOW", description="the most that this check supports by itself")
     needs: tuple[str, ...] = Field(default=(), description="experiments that would let it run, or decide")
+    enough: int | None = Field(
+        default=None, ge=1, description="units that would decide it, if its value stays as it is"
+    )
 
 
 class Finding(Record):

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sovereign.canonical import Record
 from sovereign.diagnosis import claims
-from sovereign.diagnosis.experiments import Experiment, missing
+from sovereign.diagnosis.experiments import Experiment, done, missing
 from sovereign.diagnosis.findings import CLAIMS, LADDER, Check, Claim, Finding, cap, settle
 from sovereign.diagnosis.reading import Reading
 from sovereign.diagnosis.record import RunRecord
@@ -61,7 +61,8 @@ def diagnose(record: RunRecord) -> Diagnosis:
     supported = (claim for claim in PRECEDENCE if findings[claim].supported)
     return Diagnosis(
         run=record.name, source=record.source, tier=record.tier, headline=next(supported, "INCONCLUSIVE"),
-        findings=tuple(findings[claim] for claim in CLAIMS), missing=missing(tuple(findings.values())), remarks=record.remarks,
+        findings=tuple(findings[claim] for claim in CLAIMS), missing=missing(tuple(findings.values()), done(record)),
+        remarks=record.remarks,
     )  # fmt: skip
 
 

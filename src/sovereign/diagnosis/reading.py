@@ -17,6 +17,7 @@ import numpy as np
 from sovereign.diagnosis.bounds import (
     Z_TAIL,
     Columns,
+    Share,
     detectable,
     difference_bounds,
     rank_sum,
@@ -381,11 +382,16 @@ class Reading:
     @cached_property
     def extraction_excess(self) -> Interval | None:
         """Share of train passages continued word for word above the control's share."""
+        return attempt(lambda: share_difference(*self.extracted))
+
+    @cached_property
+    def extracted(self) -> tuple[Share, Share]:
+        """How many passages were continued word for word, of how many, of the train side and of the control."""
         sides = []
         for side in ("train", "control"):
             rows = [row for row in self.record.extraction if row.side == side]
             sides.append((sum(row.matched >= row.continued for row in rows), len(rows)))
-        return attempt(lambda: share_difference(sides[0], sides[1]))
+        return sides[0], sides[1]
 
     @cached_property
     def canary_p(self) -> tuple[float, int] | None:

@@ -48,7 +48,10 @@ def screen(diagnosis: Diagnosis) -> RenderableType:
     if diagnosis.missing:
         parts.append(Text("\nTo do next, cheapest first", style="bold"))
         for number, one in enumerate(diagnosis.missing[:NEXT], 1):
-            parts.append(_item(f"{number}. {one.do} ({one.cost}): {', '.join(one.settles[:5])}"))
+            settles = ", ".join(
+                f"{claim} (about {one.enough[claim]:,})" if claim in one.enough else claim for claim in one.settles[:5]
+            )
+            parts.append(_item(f"{number}. {one.do} ({one.cost}): {settles}"))
         rest = len(diagnosis.missing) - NEXT
         if rest > 0:
             parts.append(_item(f"and {rest} more; --json lists them"))
