@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
@@ -41,7 +42,8 @@ from sovereign.training.optimizer import optimizer_for
 
 Fault = Literal[
     "none", "rate_ignored", "validation_trained_on", "targets_uncounted", "resume_forgets", "weights_not_fresh",
-    "empty_sampler_writes", "evaluation_shortsighted", "tokenizer_forgets",
+    "empty_sampler_writes", "evaluation_shortsighted", "tokenizer_forgets", "device_claimed", "loader_dawdles",
+    "memory_unplanned",
 ]  # fmt: skip
 RECIPES = CONTROLS / "recipes.yaml"
 
@@ -65,6 +67,9 @@ class Recipes(Record):
     schema_: Literal["sovereign/controls/v1"] = Field(alias="schema")
     contract: str = Field(description="a contract that trains in seconds, from the repository's root")
     bad: dict[Id, Plant] = Field(description="criterion -> what its bad control is planted with")
+    good: dict[Id, tuple[str, ...]] = Field(
+        default={}, description="criterion -> overrides of the small contract for its good control"
+    )
 
 
 def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told) -> list[Path]:
@@ -80,8 +85,10 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
             [document.problem(("bad",), f"says nothing of {', '.join(silent)}: what makes a run bad for it?")]
         )
     written: list[Path] = []
-    plants: dict[Plant | None, list[tuple[Criterion, Side]]] = {None: [(one, "good") for one in wanted]}
+    plants: dict[Plant | None, list[tuple[Criterion, Side]]] = {}
     for one in wanted:
+        settings = recipes.good.get(one.id)
+        plants.setdefault(Plant(set=settings) if settings else None, []).append((one, "good"))
         plants.setdefault(recipes.bad[one.id], []).append((one, "bad"))
     with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
         for number, (plant, uses) in enumerate(plants.items()):
@@ -273,13 +280,46 @@ def tokenizer_forgets() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def device_claimed() -> Iterator[None]:
+    """Write down a GPU, and train on the CPU (CASE-09)."""
+    there = execution.environment
+
+    def boasting(plan: Any) -> Any:
+        return there(plan).model_copy(update={"device": "cuda", "accelerator": "a GPU"})
+
+    with swapped(execution, "environment", boasting):
+        yield
+
+
+@contextmanager
+def loader_dawdles() -> Iterator[None]:
+    """Let every batch from step 15 to 60 wait for 0.4 s: a device that is starved, not slow."""
+    batch = Stream.batch
+
+    def late(stream: Any, step: int, *arguments: Any) -> Any:
+        time.sleep(0.4 if 15 <= step <= 60 else 0)
+        return batch(stream, step, *arguments)
+
+    with swapped(Stream, "batch", late):
+        yield
+
+
+@contextmanager
+def memory_unplanned() -> Iterator[None]:
+    """Predict memory as if weights were all there is: no gradients, moments or activations, and no process."""
+    weights = property(lambda plan: 4 * plan.parameters)
+    with swapped(planning.Plan, "peak_bytes", weights):
+        yield
+
+
 FAULTS: dict[Fault, Callable[[], AbstractContextManager[Any]]] = cast(
     "dict[Fault, Callable[[], AbstractContextManager[Any]]]",
     {
         one.__name__: one
         for one in (
             rate_ignored, validation_trained_on, targets_uncounted, resume_forgets, weights_not_fresh, empty_sampler_writes,
-            evaluation_shortsighted, tokenizer_forgets,
+            evaluation_shortsighted, tokenizer_forgets, device_claimed, loader_dawdles, memory_unplanned,
         )
     },
 )  # fmt: skip
