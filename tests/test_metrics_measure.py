@@ -125,6 +125,54 @@ def test_a_replay_that_differs_is_a_mismatch() -> None:
     assert value("training/replay_mismatches", said) == 2
 
 
+def test_a_replay_is_as_far_off_as_its_worst_step() -> None:
+    """On a device that adds in another order each time, bits differ and losses must not: the worst counts, not the mean."""
+    one = {"checkpoint": 4, "step": 5, "straight_loss": 1.0, "replayed_loss": 1.0, "straight": "a", "replayed": "b"}
+    said = [("replay", one), ("replay", one | {"replayed_loss": 0.75}), ("replay", one)]
+
+    assert value("training/replay_error", said) == 0.25
+
+
+def lying(*there: tuple[int, str, str, int]) -> list[tuple[str, dict[str, Any]]]:
+    return [("device", dict(zip(("step", "what", "device", "bytes"), one, strict=True))) for one in there]
+
+
+def on_a_gpu(said: list[tuple[str, dict[str, Any]]]) -> float:
+    there = intent().environment.model_copy(update={"device": "cuda", "accelerator": "a GPU"})
+    return float(measure(observed(said, environment=there), ["training/off_device"])[0][0].value)
+
+
+def test_a_run_on_a_gpu_has_its_tensors_there() -> None:
+    """CASE-09, planted: tensors left on the CPU, at one step only, or that the allocator never gave out, are shares."""
+    sound = lying((1, "weights", "cuda", 40), (1, "moments", "cuda", 60), (1, "allocated", "cuda", 130))
+    later = lying((9, "weights", "cuda", 40), (9, "moments", "cpu", 60), (9, "allocated", "cuda", 45))
+
+    assert (0.0, 0.6) == (on_a_gpu(sound), pytest.approx(on_a_gpu(sound + later)))
+    assert on_a_gpu(sound[:2]) == 1.0  # nobody but the tensors says so
+    assert on_a_gpu(sound[:2] + lying((1, "allocated", "cuda", 50))) == 0.5
+    assert on_a_gpu(lying((1, "weights", "cpu", 40))) == 1.0
+    assert value("training/off_device", lying((1, "weights", "cpu", 40), (1, "moments", "cpu", 60))) == 0.0
+    assert value("training/off_device", sound) == 1.0  # a CPU's run whose weights lie elsewhere is as wrong
+
+
+def test_the_settled_pace_leaves_out_what_warms_up_and_is_a_median() -> None:
+    """Steps 20 to 49 alone: an hour of compiling before and one slow step among them change nothing; all must be there."""
+    said = []
+    for step in range(1, 61):
+        (row,) = [row for kind, row in rows(tokens=1024) if kind == "step" and row["step"] == 1]
+        said.append(("step", {**row, "step": step, "seconds": 3600.0 if step < 20 or step == 30 else 0.25}))
+    costs: list[tuple[str, dict[str, Any]]] = [
+        ("cost", {"part": "training", "seconds": 1.0, "peak_bytes": 1, "tokens": 60 * 1024, "flops": 60 * 1024 * 1e6}),
+        ("cost", {"part": "best matrix product", "seconds": 0.5, "peak_bytes": 1, "flops": 4.096e9}),
+    ]
+
+    assert value("training/step_seconds", said) == pytest.approx(0.5)
+    assert value("training/settled_mfu", said + costs) == pytest.approx(1e6 * 4096 / 8.192e9)
+    assert value("training/mfu", said + costs) < 0.001
+    missing = measure(observed(said[:48]), ["training/step_seconds"])[1]
+    assert missing == {"training/step_seconds": "29 of the 30 steps from 20 to 49 were made"}
+
+
 PROMPT = "def area(width, height):"
 
 

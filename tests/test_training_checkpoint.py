@@ -20,7 +20,7 @@ from sovereign.training import checkpoint
 from sovereign.training.checkpoint import Unusable, checkpoints, load, save, weights_digest
 from sovereign.training.loop import train
 from sovereign.training.optimizer import optimizer_for
-from sovereign.training.replay import replay
+from sovereign.training.replay import Replayed, replay
 
 TRAINING = settings(12, schedule=Schedule(kind="cosine", peak=1e-2, warmup=3), checkpoint_every=6)
 
@@ -77,32 +77,17 @@ def test_a_forgotten_optimizer_shows(tmp_path):
 
 
 def test_replayed_steps_lead_to_the_straight_run(tmp_path):
-    """From the checkpoint at 6, step 9 has the loss and the weights that it had; random state is put back."""
+    """From the checkpoint at 6, steps 7 and 9 have the losses and weights that they had; random state is put back."""
     _, rows, digests = trained(tmp_path)
     state = torch.get_rng_state()
-    again = replay(
-        tmp_path / "step-000006",
-        9,
-        lambda: fresh()[0],
-        CountingStream(),
-        TRAINING,
-        device=CPU,
-        precision="fp32",
-        seed=0,
-    )
-    other = replay(
-        tmp_path / "step-000006",
-        9,
-        lambda: fresh()[0],
-        CountingStream(seed=1),
-        TRAINING,
-        device=CPU,
-        precision="fp32",
-        seed=0,
-    )
 
-    assert (again.checkpoint, again.step, again.loss, again.digest) == (6, 9, rows[8]["loss"], digests[9])
-    assert other.digest != digests[9]
+    def again(stream):
+        return replay(
+            tmp_path / "step-000006", [7, 9], lambda: fresh()[0], stream, TRAINING, device=CPU, precision="fp32", seed=0
+        )
+
+    assert [Replayed(6, at, rows[at - 1]["loss"], digests[at]) for at in (7, 9)] == again(CountingStream())
+    assert again(CountingStream(seed=1))[-1].digest != digests[9]
     assert torch.equal(state, torch.get_rng_state())
 
 

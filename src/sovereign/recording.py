@@ -58,7 +58,8 @@ class Recipes(Record):
         default=(), description="contracts that others begin from, trained once and clean, in this order"
     )
     settings: dict[str, tuple[str, ...]] = Field(
-        default={}, description="contract -> overrides of the small contract, for the controls of its criteria"
+        default={},
+        description="criterion, or the contract of one -> overrides of the small contract for both its controls",
     )
     bad: dict[Id, Plant] = Field(description="criterion -> what its bad control is planted with")
 
@@ -79,7 +80,7 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
     plants: dict[tuple[str, tuple[str, ...], Plant | None], list[tuple[Criterion, Side]]] = {}
     for one in wanted:
         small = recipes.contracts.get(one.id, recipes.contracts.get(one.contract, recipes.contract))
-        settings = recipes.settings.get(one.contract, ())
+        settings = recipes.settings.get(one.id, recipes.settings.get(one.contract, ()))
         plants.setdefault((small, settings, None), []).append((one, "good"))
         plants.setdefault((small, settings, recipes.bad[one.id]), []).append((one, "bad"))
     with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:

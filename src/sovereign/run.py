@@ -55,6 +55,7 @@ from sovereign.training.guards import SPIKE_STEPS, Stopped, agreed
 from sovereign.training.loop import stall_notice, train
 from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
 from sovereign.training.optimizer import optimizer_for
+from sovereign.training.placement import placement
 from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
 from sovereign.training.speed import matrix_peak
@@ -464,6 +465,9 @@ class _Execution:
             self.done, self.clock = row["step"], row["clock"]
             if self._replayed_from < row["step"] <= self._replayed_from + self.evaluation.replay:
                 self.straight[row["step"]] = (row["loss"], checkpoint.weights_digest(self.model))
+            if row["step"] in (1, self.settings.steps):
+                for found in placement(self.model, self.optimizer):
+                    self.journal.log("device", step=row["step"], **found)
         self.journal.log(kind, **row)
 
     def _progress(self, step: int, loss: float, tokens: int, seconds: float) -> None:
@@ -605,14 +609,15 @@ class _Execution:
         path = self.keep / "checkpoints" / f"step-{self._replayed_from:06d}"
         if not self.straight or not path.is_dir():
             return
-        for step, (loss, weights) in sorted(self.straight.items()):
-            again = replay(
-                path, step, lambda: self.plan.fresh(self.plan.seed + 1),
-                self.plan.stream, self.settings, device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
-                ranks=self.ranks,
-            )  # fmt: skip
+        found = replay(
+            path, self.straight.keys(), lambda: self.plan.fresh(self.plan.seed + 1),
+            self.plan.stream, self.settings, device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
+            ranks=self.ranks,
+        )  # fmt: skip
+        for again in found:
+            loss, weights = self.straight[again.step]
             self.journal.log(
-                "replay", checkpoint=again.checkpoint, step=step, straight_loss=loss, replayed_loss=again.loss,
+                "replay", checkpoint=again.checkpoint, step=again.step, straight_loss=loss, replayed_loss=again.loss,
                 straight=weights, replayed=again.digest,
             )  # fmt: skip
 

@@ -338,6 +338,18 @@ class CostRow(Row):
     flops: float | None = Field(default=None, ge=0, description="floating-point operations, where they were counted")
 
 
+class DeviceRow(Row):
+    """Where something that training holds was found to lie; one row for each device it lies on."""
+
+    kind: Literal["device"] = "device"
+    step: Count = Field(description="after this update")
+    what: Literal["weights", "moments", "allocated"] = Field(
+        description="tensors of the model, what the optimizer keeps of them, or what a GPU's allocator has given out"
+    )
+    device: str = Field(description="kind of device, as torch names it", max_length=32)
+    bytes: Count
+
+
 class PathRow(Row):
     """One train batch, scored by the path that training optimises and by the path that evaluation takes.
 
@@ -554,6 +566,7 @@ AnyRow = (
     | ParityPlantedRow
     | ExportRow
     | CostRow
+    | DeviceRow
     | PathRow
     | PermutedRow
     | BatchRow
@@ -593,6 +606,7 @@ KINDS: dict[str, type[Row]] = {
         ParityPlantedRow,
         ExportRow,
         CostRow,
+        DeviceRow,
         PathRow,
         PermutedRow,
         BatchRow,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import CostRow, ProbeRow, ReplayRow, StepRow
+from sovereign.evidence.rows import CostRow, DeviceRow, ProbeRow, ReplayRow, StepRow
 from sovereign.metrics.intervals import Interval, Unmeasurable, exact
+
+SETTLED = range(20, 50)  # steps that are timed alone: caches are warm, a compiler is done, and no evaluation is near
+SPAN = 2048  # tokens that a step's time is given for, whatever the size of a batch
 
 
 def steps(observed: Observed) -> list[StepRow]:
@@ -37,6 +42,67 @@ def replay_mismatches(observed: Observed) -> Interval:
     return exact(float(len(unequal)), len(rows))
 
 
+def replay_error(observed: Observed) -> Interval:
+    """Return the largest distance in nats per token between a replayed step's loss and the straight run's."""
+    rows = list(observed.of(ReplayRow))
+    if not rows:
+        raise Unmeasurable("no replay rows: nothing was resumed")
+    worst = max(abs(row.straight_loss - row.replayed_loss) for row in rows)
+    return exact(worst, len(rows), "maximum over steps")
+
+
+def off_device(observed: Observed) -> Interval:
+    """Return the share of bytes of weights and moments that do not lie on the device the run says it ran on.
+
+    On a GPU what the allocator has not given out is not there either, whatever the tensors say. The worst step counts.
+    """
+    rows, own = list(observed.of(DeviceRow)), observed.intent.environment.device
+    shares = []
+    for step in sorted({row.step for row in rows}):
+        held = [row for row in rows if row.step == step and row.what != "allocated"]
+        there = sum(row.bytes for row in held if row.device == own)
+        if own != "cpu":
+            given = sum(row.bytes for row in rows if row.step == step and row.what == "allocated" and row.device == own)
+            there = min(there, given)
+        total = sum(row.bytes for row in held)
+        if total:
+            shares.append(1 - there / total)
+    if not shares:
+        raise Unmeasurable("no device rows: nobody asked where the tensors lie")
+    return exact(max(shares), len(shares), "maximum over steps")
+
+
+def settled(observed: Observed) -> list[StepRow]:
+    """Return the rows of the steps that are timed alone, all of them."""
+    rows = [row for row in steps(observed) if row.step in SETTLED]
+    if len(rows) < len(SETTLED):
+        raise Unmeasurable(f"{len(rows)} of the {len(SETTLED)} steps from {SETTLED[0]} to {SETTLED[-1]} were made")
+    return rows
+
+
+def step_seconds(observed: Observed) -> Interval:
+    """Return the median wall time of steps 20 to 49, for 2,048 target tokens."""
+    rows = settled(observed)
+    return exact(median(row.seconds / row.tokens for row in rows) * SPAN, len(rows), "median of steps 20 to 49")
+
+
+def settled_mfu(observed: Observed) -> Interval:
+    """Return `mfu` of the median step from 20 to 49: what a long run tends to, compilation and evaluation left out."""
+    rows, training, best = settled(observed), cost(observed, "training"), best_rate(observed)
+    if not training.flops or not training.tokens:
+        raise Unmeasurable("operations were not counted")
+    rate = median(row.tokens / row.seconds if row.seconds else 0.0 for row in rows)
+    return exact(training.flops / training.tokens * rate / best, len(rows), "median of steps 20 to 49")
+
+
+def best_rate(observed: Observed) -> float:
+    """Return the operations a second of the best matrix product, over all processes."""
+    peak = cost(observed, "best matrix product")
+    if not peak.flops or not peak.seconds:
+        raise Unmeasurable("operations or seconds of the best matrix product were not counted")
+    return peak.flops / peak.seconds * observed.intent.environment.processes
+
+
 def tokens_per_second(observed: Observed) -> Interval:
     """Return target tokens over the summed wall time of all steps: nothing is left out."""
     rows = steps(observed)
@@ -59,12 +125,11 @@ def mfu(observed: Observed) -> Interval:
 
     Operations are the contract's count a token (PaLM, appendix B); the wall time of no step is left out.
     """
-    rows, training, peak = steps(observed), cost(observed, "training"), cost(observed, "best matrix product")
+    rows, training, best = steps(observed), cost(observed, "training"), best_rate(observed)
     seconds = sum(row.seconds for row in rows)
-    if not training.flops or not training.tokens or not peak.flops or not seconds or not peak.seconds:
+    if not training.flops or not training.tokens or not seconds:
         raise Unmeasurable("operations or seconds were not counted")
     flops = training.flops / training.tokens * sum(row.tokens for row in rows)
-    best = peak.flops / peak.seconds * observed.intent.environment.processes
     return exact(flops / seconds / best, len(rows), "total over total")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -146,4 +147,37 @@ def tokenizer_forgets() -> Iterator[None]:
         return tokenizer
 
     with swapped(tokens, "train_bpe", lossy):
+        yield
+
+
+@contextmanager
+def device_claimed() -> Iterator[None]:
+    """Write down a GPU, and train on the CPU (CASE-09)."""
+    there = execution.environment
+
+    def boasting(plan: Any) -> Any:
+        return there(plan).model_copy(update={"device": "cuda", "accelerator": "a GPU"})
+
+    with swapped(execution, "environment", boasting):
+        yield
+
+
+@contextmanager
+def loader_dawdles() -> Iterator[None]:
+    """Let every batch from step 15 to 60 wait for 0.4 s: a device that is starved, not slow."""
+    batch = Stream.batch
+
+    def late(stream: Any, step: int, *arguments: Any) -> Any:
+        time.sleep(0.4 if 15 <= step <= 60 else 0)
+        return batch(stream, step, *arguments)
+
+    with swapped(Stream, "batch", late):
+        yield
+
+
+@contextmanager
+def memory_unplanned() -> Iterator[None]:
+    """Predict memory as if weights were all there is: no gradients, moments or activations, and no process."""
+    weights = property(lambda plan: 4 * plan.parameters)
+    with swapped(planning.Plan, "peak_bytes", weights):
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Replayed:
 
 def replay(
     path: Path,
-    until: int,
+    steps: Collection[int],
     build: Callable[[], nn.Module],
     stream: Stream,
     settings: Training,
@@ -40,17 +40,17 @@ def replay(
     seed: int,
     ignore: int | None = None,
     ranks: Ranks = ALONE,
-) -> Replayed:
-    """Return the loss of step `until` and the digest of the weights after it, from the checkpoint at `path`.
+) -> list[Replayed]:
+    """Return the loss of each of `steps` and the digest of the weights after it, all in one go from `path`.
 
     `build` gives a fresh model, whatever its weights; all else must be as in the straight run, whose loss and
-    `weights_digest` of the same step are to be compared. Random state is put back.
+    `weights_digest` of the same steps are to be compared. Random state is put back.
     """
-    losses: dict[int, float] = {}
+    found: list[Replayed] = []
 
     def remember(kind: str, **row: Any) -> None:
-        if kind == "step":
-            losses[row["step"]] = row["loss"]
+        if kind == "step" and row["step"] in steps:
+            found.append(Replayed(done, row["step"], row["loss"], checkpoint.weights_digest(model)))
 
     model = build().to(device)
     shard(model, ranks, settings.distributed, device)
@@ -68,8 +68,8 @@ def replay(
             evaluate_every=settings.steps,
             log=remember,
             done=done,
-            until=until,
+            until=max(steps),
             ignore=ignore,
             ranks=ranks,
         )
-    return Replayed(done, until, losses[until], checkpoint.weights_digest(model))
+    return found
