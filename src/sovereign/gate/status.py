@@ -198,6 +198,8 @@ class _History:
         for _ in self.amendments:
             ends |= {one.from_ for one in self.amendments if one.to in ends}
         self.amended = ends - {criterion.digest}
+        # thousands of runs of one contract froze the same form: what was said of it once is kept beside it
+        self._forms: dict[int, tuple[Criterion, bool]] = {}
 
     @property
     def after_results(self) -> int:
@@ -212,7 +214,11 @@ class _History:
 
     def carries(self, run: VerifiedRun) -> bool:
         """Say whether the run was held to this form of the criterion, or to one that was only tightened since."""
-        return classify(self.frozen(run), self.criterion) in ("same", "editorial", "tighten")
+        frozen = self.frozen(run)
+        if id(frozen) not in self._forms:
+            held = classify(frozen, self.criterion) in ("same", "editorial", "tighten")
+            self._forms[id(frozen)] = (frozen, held)  # the form is kept too: its id stays its own
+        return self._forms[id(frozen)][1]
 
     def _by_its_own_bound(self, run: VerifiedRun, slice_: str, current: Current, now: datetime) -> Result:
         return result(run, self.frozen(run), slice_, current, now)

@@ -164,11 +164,11 @@ def device_claimed() -> Iterator[None]:
 
 @contextmanager
 def loader_dawdles() -> Iterator[None]:
-    """Let every batch from step 15 to 60 wait for 0.4 s: a device that is starved, not slow."""
+    """Let every batch from step 15 to 60 wait for a second: a device that is starved, not slow."""
     batch = Stream.batch
 
     def late(stream: Any, step: int, *arguments: Any) -> Any:
-        time.sleep(0.4 if 15 <= step <= 60 else 0)
+        time.sleep(1.0 if 15 <= step <= 60 else 0)
         return batch(stream, step, *arguments)
 
     with swapped(Stream, "batch", late):
