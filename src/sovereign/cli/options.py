@@ -84,11 +84,15 @@ def evaluated(repository: Repository, base: str | None = None, require_signature
 
     Raises history.Unresolvable where a base is asked for that git cannot give.
     """
+    import gc
     from datetime import UTC, datetime
 
     from sovereign.repository import current_subjects, evaluate, verified_runs
     from sovereign.signing import policy_at
 
+    gc.set_threshold(
+        100_000
+    )  # what is read of thousands of runs stays: looking through it for cycles takes a fifth of the time
     now = datetime.now(UTC)
     if base is None:
         runs = verified_runs(repository.root, policy=policy_at(repository.root, require_signature))
