@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from test_compare_cli import resealed, two
 
 from sovereign.evidence.folder import read_folder
+from sovereign.evidence.rows import ExposureRow
 from sovereign.metrics.intervals import linear_ratio, ratio
 from sovereign.metrics.loss import tied_best
 from sovereign.report.pictures import gap, of_comparison, of_run, scatter, several
-from sovereign.report.runs import RunView, run_view
+from sovereign.report.runs import RunView, _exposures, run_view
 
 SVG = "{http://www.w3.org/2000/svg}"
 LOSSES = st.dictionaries(st.integers(0, 500).map(document), st.floats(0, 1e6), max_size=60)
@@ -112,6 +113,28 @@ def test_any_curves_can_be_drawn(curves: list[list[float]]) -> None:
 
     assert not re.search(r'="[^"]*\b(nan|inf)\b', drawn)
     assert sum(bool(curve) for curve in curves) == drawn.count("<polyline")
+
+
+def test_exposures_are_drawn_by_how_often_documents_were_seen(tmp_path: Path) -> None:
+    """What was never seen has a bar of its own: rounded down, documents that were begun would stand among them (planted)."""
+    seen = [{"document": document(at), "windows": 3, "consumed": consumed, "most": consumed}
+            for at, consumed in enumerate((0, 0, 1, 3, 3, 6))]  # fmt: skip
+    promised = resealed(promise())
+    rows = [*said(promised), *(("exposure", one) for one in seen)]
+    view = run_view(read_folder(write_run(repository(tmp_path), promised, rows), "run"))
+    drawn = Xml.fromstring(of_run(view))
+
+    assert ((0, 2), (1, 3), (2, 1)) == view.exposures
+    assert 3 == sum(one.get("class") == "dot" for one in drawn.iter(f"{SVG}polygon"))
+
+
+def test_many_exposures_are_grouped() -> None:
+    """A run of a thousand passes has at most twenty-one bars, and none is lost."""
+    rows = [ExposureRow(run="r", document=document(at), windows=1, consumed=at, most=at) for at in range(1001)]
+
+    assert len(grouped := _exposures(rows)) <= 21
+    assert 1001 == sum(documents for _, documents in grouped)
+    assert (0, 1) == grouped[0]
 
 
 def test_a_gap_is_drawn_against_zero() -> None:

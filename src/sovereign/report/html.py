@@ -15,7 +15,7 @@ from sovereign.report.curves import against_bound, by_position, losses
 from sovereign.report.figures import MARK, bound, interval, memory, remarks, seconds, short, way_on
 from sovereign.report.judged import Judged
 from sovereign.report.markup import Content, Markup, element, joined
-from sovereign.report.pictures import gap
+from sovereign.report.pictures import exposures, gap
 from sovereign.report.runs import RunView, SamplePair
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -342,6 +342,7 @@ def _run(run: RunNote, view: RunView, first: bool) -> Markup:
             element("p", _remark(run), class_="remark") if _remark(run) else None,
             _curves(view),
             _positions(view),
+            _exposures(view),
             _diagnosis(view),
             _notices(view),
             _samples(view.samples),
@@ -406,6 +407,16 @@ def _positions(view: RunView) -> Markup | None:
         by_position(view, 860, 260, "broad"),
         by_position(view, 360, 240, "narrow"),
         numbers,
+    )
+
+
+def _exposures(view: RunView) -> Markup | None:
+    if not view.exposures:
+        return None
+    return element(
+        "figure",
+        element("figcaption", "Exposures: documents by how often they were trained on"),
+        exposures(view, 860, 200),
     )
 
 

@@ -5,6 +5,7 @@ Each is an SVG file of its own, without script, request or font; colours follow 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -23,10 +24,12 @@ USED = re.compile(r"var\(--([a-z]+)\)")
 
 
 def of_run(view: RunView) -> str:
-    """Return one run: its losses with intervals, floors and the evaluations tied with the best, and its gap."""
+    """Return one run: its losses with intervals, floors and the evaluations tied with the best, its gap, and its exposures."""
     panels = [(losses(view, WIDTH, 330, "broad"), WIDTH, 330)]
     if view.gaps:
         panels.append((gap(view, WIDTH, 200), WIDTH, 200))
+    if view.exposures:
+        panels.append((exposures(view, WIDTH, 200), WIDTH, 200))
     return alone(f"{view.run}  {view.title}", panels)
 
 
@@ -57,6 +60,35 @@ def gap(view: RunView, width: int, height: int) -> Markup:
         label(frame.width - frame.right + 6, frame.y(last[1]) + 4, "gap", "start", "floor-name"),
         viewBox=f"0 0 {width} {height}", class_="curves broad", role="img", aria_label=said,
     )  # fmt: skip
+
+
+def exposures(view: RunView, width: int, height: int) -> Markup:
+    """Return how many documents were trained on never, once and more often, as bars."""
+    times = [passes for passes, _ in view.exposures]
+    wide = min((after - before for before, after in itertools.pairwise(times)), default=1)
+    frame = Frame(
+        width, height, left=54, right=24, top=18, bottom=34,
+        steps=(min(times) - wide / 2, max(times) + wide / 2), values=(0.0, max(documents for _, documents in view.exposures)),
+    )  # fmt: skip
+    drawn = []
+    for passes, documents in view.exposures:
+        left, right = frame.x(passes - 0.4 * wide), frame.x(passes + 0.4 * wide)
+        top, foot = frame.y(documents), frame.y(0)
+        told = element("title", f"{documents} documents, {times_over(passes)}")
+        corners = points(((left, foot), (left, top), (right, top), (right, foot)))
+        drawn.append(element("polygon", told, points=corners, class_="dot"))
+        drawn.append(label((left + right) / 2, top - 4, number(documents), "middle"))
+        drawn.append(label((left + right) / 2, foot + 16, number(passes), "middle"))
+    said = "; ".join(f"{documents} documents {times_over(passes)}" for passes, documents in view.exposures)
+    return element(
+        "svg", *drawn, _zero(frame), label(width / 2, height - 3, "passes over a document's windows", "middle", "axis"),
+        viewBox=f"0 0 {width} {height}", class_="curves broad", role="img", aria_label=f"Exposures: {said}.",
+    )  # fmt: skip
+
+
+def times_over(passes: int) -> str:
+    """Return passes in words."""
+    return "never trained on" if not passes else f"trained on about {passes} time{'s' * (passes != 1)}"
 
 
 def several(curves: Sequence[tuple[str, Curve]], width: int, height: int) -> Markup:

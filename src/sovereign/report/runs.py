@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from sovereign.evidence.folder import Observed, RunFolder, read_folder
 from sovereign.evidence.rows import (
     CostRow,
     EvaluationRow,
+    ExposureRow,
     FloorRow,
     NoticeRow,
     PositionRow,
@@ -63,6 +65,7 @@ class RunView:
     gaps: tuple[tuple[int, float, float, float], ...] = ()  # step, validation minus train probe, and its ends
     reported: bool = False  # the curves are another trainer's word, and nothing was recomputed
     floors: tuple[tuple[str, float], ...] = ()  # name, nats per token: what knowing nothing, or counting, would score
+    exposures: tuple[tuple[int, int], ...] = ()  # passes over a document's windows, and documents trained on so often
     positions: tuple[Stretch, ...] = ()
     context: int = 0  # tokens of a window that was trained on
     samples: tuple[SamplePair, ...] = ()
@@ -106,6 +109,7 @@ def run_view(folder: RunFolder) -> RunView:
         gaps=_gaps(evaluations, by_step(observed, "train_probe")),
         reported=bool(told),
         floors=(*known, *_floors(observed.of(FloorRow))),
+        exposures=_exposures(observed.of(ExposureRow)),
         positions=_positions(observed.of(PositionRow)),
         context=folder.intent.promise.context,
         samples=_samples(observed.of(SampleRow)),
@@ -156,6 +160,15 @@ def _floors(rows: Sequence[FloorRow]) -> tuple[tuple[str, float], ...]:
         ("unigram", sum(row.unigram_nll for row in rows) / tokens),
         ("bigram", sum(row.bigram_nll for row in rows) / tokens),
     )
+
+
+def _exposures(rows: Sequence[ExposureRow]) -> tuple[tuple[int, int], ...]:
+    """Return how many documents were passed over how often: 0 never, 1 for each window once, in at most twenty groups."""
+    passes = [row.consumed / row.windows for row in rows if row.windows]
+    wide = max(1, math.ceil(max(passes, default=0) / 20))
+    # what was begun is not in the group of what was never seen
+    grouped = Counter(max(1, round(one / wide)) * wide if one else 0 for one in passes)
+    return tuple(sorted(grouped.items()))
 
 
 def _positions(rows: Sequence[PositionRow]) -> tuple[Stretch, ...]:
