@@ -19,20 +19,9 @@ from sovereign.diagnosis.bounds import (
     shares_to_decide,
     units_to_decide,
 )
-from sovereign.metrics.intervals import Interval, Unmeasurable, auc, clopper_pearson, holm
+from sovereign.metrics.intervals import Interval, Unmeasurable, auc
 
 counts = st.integers(10, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
-
-
-@given(counts)
-def test_clopper_pearson_is_the_exact_interval(counted: tuple[int, int]) -> None:
-    """As scipy's binomtest gives it; none of 300 leaves at most 1.2 % two-sided, and 1.0 % one-sided."""
-    from scipy.stats import binomtest
-
-    successes, n = counted
-    ours, theirs = clopper_pearson(successes, n), binomtest(successes, n).proportion_ci(method="exact")
-
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
 @given(counts, counts)
@@ -44,15 +33,6 @@ def test_a_difference_of_shares_has_newcombes_ends(first: tuple[int, int], secon
     low, high = confint_proportions_2indep(*first, *second, method="newcomb", compare="diff", alpha=0.1)
 
     assert (ours.low, ours.high) == pytest.approx((low, high), abs=1e-9)
-
-
-@pytest.mark.slow
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_falls_as_statsmodels_does(p: list[float]) -> None:
-    """The same hypotheses fall."""
-    from statsmodels.stats.multitest import multipletests
-
-    assert holm(np.array(p)).tolist() == multipletests(p, method="holm")[0].tolist()
 
 
 def test_auc_is_the_rank_statistic_and_delong_covers_it() -> None:

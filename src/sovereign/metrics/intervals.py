@@ -170,18 +170,6 @@ def newcombe(first: tuple[int, int], second: tuple[int, int], z: float = Z) -> I
     return Interval(value, low, high, min(first[1], second[1]), "Newcombe")
 
 
-def clopper_pearson(successes: int, n: int) -> Interval:
-    """Return a share with its exact interval (Clopper & Pearson 1934), which never covers less than it says."""
-    from scipy.special import betaincinv  # here: it loads slowly, and many measurements are counts
-
-    if n < 1:
-        raise Unmeasurable("no trials")
-    tail = (1 - CONFIDENCE) / 2
-    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
-    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
-    return Interval(successes / n, low, high, n, "Clopper-Pearson")
-
-
 def auc(members: Floats, others: Floats) -> Interval:
     """Return the probability that a member scores above another, ties half, with DeLong's interval (1988)."""
     n = _enough(min(len(members), len(others)), 10)
@@ -196,15 +184,6 @@ def _above(these: Floats, those: Floats) -> Floats:
     ranked = np.sort(those)
     less, not_more = np.searchsorted(ranked, these, "left"), np.searchsorted(ranked, these, "right")
     found: Floats = (less + not_more) / (2 * len(ranked))
-    return found
-
-
-def holm(p: Floats, alpha: float = 1 - CONFIDENCE) -> NDArray[np.bool_]:
-    """Return which hypotheses fall when all are tested at once (Holm 1979), shape [hypotheses]."""
-    order = np.argsort(p, kind="stable")
-    falls = np.logical_and.accumulate(p[order] <= alpha / np.arange(len(p), 0, -1))
-    found = np.zeros(len(p), dtype=bool)
-    found[order] = falls
     return found
 
 

@@ -122,12 +122,6 @@ def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
-def without_adapters(model: nn.Module, on: bool) -> None:
-    """Switch adapters off (the model is then its base) or on again."""
-    for _, module in adapted(model):
-        module.enable_adapters(on)
-
-
 def merged(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters of the plain model that computes what this one does, by the plain model's names.
 

@@ -13,7 +13,7 @@ from sovereign.comparison.record import Comparison, Difference, Estimate, Pair, 
 from sovereign.report.figures import number, short
 from sovereign.report.markdown import SUMMARY, Block, code, escaped, fitted
 from sovereign.report.sparkline import sparkline
-from sovereign.report.terminal import CONTROL
+from sovereign.report.terminal import harmless
 
 STYLE = {
     "LOWER": "bold green", "HIGHER": "bold red", "SAME": "green", "INCONCLUSIVE": "yellow", "VOID": "bold white on red",
@@ -104,7 +104,7 @@ def terminal(found: Comparison, samples: int) -> RenderableType:
 
 
 def _plain(text: str) -> str:
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return harmless(text)
 
 
 def _columns(first: str, runs: int) -> Table:

@@ -13,8 +13,7 @@ from rich.text import Text
 from sovereign.diagnosis.findings import MEANING, Finding
 from sovereign.diagnosis.procedure import Diagnosis
 from sovereign.report.figures import short
-from sovereign.report.markup import BIDI
-from sovereign.report.terminal import CONTROL
+from sovereign.report.terminal import harmless
 
 SCREEN = 100  # columns, where nobody says
 NOTES, NEXT, LONGEST = 5, 4, 190  # so that a screen of 40 lines holds it
@@ -27,10 +26,10 @@ TIERS = (
 
 def screen(diagnosis: Diagnosis) -> RenderableType:
     """Return what a terminal shows."""
-    shown = [finding for finding in diagnosis.findings if finding.supported]
+    supported = [finding for finding in diagnosis.findings if finding.supported]
     parts: list[RenderableType] = [_head(diagnosis)]
-    if shown:
-        parts += [Text("\nShown", style="bold"), _table(_ranked(diagnosis, shown))]
+    if supported:
+        parts += [Text("\nShown", style="bold"), _table(_ranked(diagnosis, supported))]
     notes = told(diagnosis)
     if notes:
         parts += [Text("\nWhat you may not have known", style="bold")]
@@ -42,7 +41,7 @@ def screen(diagnosis: Diagnosis) -> RenderableType:
     ):
         if chosen:
             parts.append(Text.assemble((f"{title}: ", "bold"), ", ".join(map(_name, chosen))))
-    first = next((finding for finding in shown if finding.claim == diagnosis.headline), None)
+    first = next((finding for finding in supported if finding.claim == diagnosis.headline), None)
     if first is not None:
         parts.append(Text.assemble(("Would overturn it: ", "bold"), first.overturned_by))
     if diagnosis.missing:
@@ -87,8 +86,8 @@ def _head(diagnosis: Diagnosis) -> Text:
     return Text.assemble(f"{name}({source}tier {diagnosis.tier}: {TIERS[diagnosis.tier]})\n", (said, style))
 
 
-def _ranked(diagnosis: Diagnosis, shown: list[Finding]) -> list[Finding]:
-    return sorted(shown, key=lambda finding: finding.claim != diagnosis.headline)
+def _ranked(diagnosis: Diagnosis, supported: list[Finding]) -> list[Finding]:
+    return sorted(supported, key=lambda finding: finding.claim != diagnosis.headline)
 
 
 def _table(findings: Iterable[Finding]) -> RenderableType:
@@ -110,8 +109,8 @@ def _name(finding: Finding) -> str:
 
 
 def clean(text: str) -> str:
-    """Return text from outside without what a terminal would obey."""
-    return BIDI.sub("\N{REPLACEMENT CHARACTER}", CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\n", " ")))
+    """Return text from outside as one line of words: nothing in it that a terminal would obey."""
+    return harmless(text.replace("\n", " "))
 
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:

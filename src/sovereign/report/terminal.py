@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from sovereign.canonical import shown
 from sovereign.gate.evaluation import CriterionStatus, Evaluation, RunNote
 from sovereign.gate.scoreboard import headline, scoreboard
 from sovereign.report.figures import MARK, bound, interval, number, remarks
@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # a gate that is read in a terminal needs no runs, pictures o
     from sovereign.report.judged import Judged
 
 WIDTH = 160  # characters of a line where no terminal says how wide it is
-# what a terminal would obey, and what makes text look like other text
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 STYLE = {
     "DISCHARGED": "green",
@@ -137,7 +135,7 @@ class _Harmless:
 
 def harmless(text: str) -> str:
     """Return text as a terminal shows it and does nothing else."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+    return shown(text, lines=True)
 
 
 def show(renderable: RenderableType, console: Console | None = None) -> None:
