@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from contending import contender, document, edited, elsewhere, promise, run, said
+from fabric import CONTRACT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -237,6 +238,50 @@ def test_best_checkpoints_are_judged_on_other_documents_than_chosen() -> None:
     assert 0 not in found["best"].steps
 
 
+EARLY = (("checkpoint_every: 4", "checkpoint_every: 5\n  early_stopping: {patience: 1, rise: 0.02}"),)
+
+
+def risen(number: int, stops: int = 5, contract: str = edited(*EARLY), **rows: object) -> Contender:
+    """Return a run that promised ten updates and early stopping, and ended with step `stops`, where its loss had risen."""
+    whole = run(contract, number, at=(0, 5), spread=0.001, shift=1.5, **rows)  # type: ignore[arg-type]
+    kept = {
+        kind: tuple(row for row in found if getattr(row, "step", 0) <= stops)
+        for kind, found in whole.observed.rows.items()
+    }
+    return replace(whole, observed=Observed(whole.observed.intent, kept))
+
+
+def test_an_early_stop_is_no_missing_record() -> None:
+    """Where the contract asks for it and the evaluations show the rise, the run is whole at the step it stopped at.
+
+    Planted, three times: the same rows of a contract without early stopping; a run cut off a step short; one whose
+    evaluations show no rise, whatever it says of itself. Each is an incomplete record.
+    """
+    two = run(edited(*EARLY, *RATE), 2, shift=-0.4, spread=0.001)
+    honest = pair(risen(1), two)
+    unasked = pair(risen(1, contract=CONTRACT), two)
+    short = pair(risen(1, stops=4), two)
+    rows = {**risen(1).observed.rows, "evaluation": run(edited(*EARLY), 1, at=(0, 5)).observed.rows["evaluation"]}
+    unrisen = pair(replace(risen(1), observed=Observed(risen(1).observed.intent, rows)), two)
+
+    assert "LOWER" == honest.checkpoints
+    assert not codes(honest) & {"NOT_RECORDED", "NOT_AT_THE_END"}
+    for cut in (unasked, short, unrisen):
+        assert "INCONCLUSIVE" == cut.checkpoints
+        assert "NOT_RECORDED" in codes(cut)
+
+
+def test_lines_that_cannot_be_compared_are_void() -> None:
+    """Losses of each run's own batches, and of other documents, stand in the table and are marked; the rest is not."""
+    same = {line.name: line.void for line in compare([run(), run(number=2, shift=-0.4)]).table}
+    batches = {line.name: line.void for line in compare([run(), run(number=2, seed=2, shift=-0.4)]).table}
+    drawn = {line.name: line.void for line in compare([run(), run(number=2, documents=range(60, 100))]).table}
+
+    assert {""} == set(same.values())
+    assert ["training loss, last tenth"] == [name for name, void in batches.items() if void]
+    assert {"validation loss last", "validation loss at step 0"} <= {name for name, void in drawn.items() if void}
+
+
 def test_the_table_holds_what_both_rows_hold() -> None:
     """Numbers of the table are those of the rows; every run has its column, a line without any value is left out."""
     found = compare([run(), run(edited(*RATE), 2, shift=-0.4)])
@@ -256,3 +301,32 @@ def test_samples_stand_side_by_side_by_prompt_and_document() -> None:
     assert ["def f0():", "def f1():", "def f2():"] == [one.prompt for one in found.samples]
     assert [(0, False), (1, True)] == [(one.run, one.degenerate) for one in found.samples[0].written]
     assert (3, 0) == (found.prompts, apart.prompts)
+
+
+def answer(writer: str, text: str, attempt: int = 0, **given: object) -> tuple[str, dict[str, object]]:
+    return "generation", {
+        "step": 10, "writer": writer, "prompt_id": 0, "attempt": attempt, "prompt": "def open_door(key):", "text": text,
+        "seed": attempt, **given,
+    }  # fmt: skip
+
+
+def test_answers_of_tuned_models_stand_side_by_side() -> None:
+    """A contract's own prompts come first, with every attempt of each run; the base they share answers once."""
+    asked = {"prompt": "def held(out):", "document": document(1), "reference": "It is held."}
+    both = [
+        contender(
+            promise(number=number),
+            [*said(promise(number=number), noise=number), answer("base", "as ever", canary=True),
+             *(answer("tuned", f"{number} {attempt}", attempt, canary=True) for attempt in range(3)),
+             answer("base", "held", **asked), answer("tuned", f"held by {number}", **asked)],
+        )
+        for number in (1, 2)
+    ]  # fmt: skip
+    found = compare(both).samples
+    first, held = found[0], next(one for one in found if one.prompt == "def held(out):")
+    written = [(one.run, one.by, one.text) for one in first.written]
+
+    assert "def open_door(key):" == first.prompt
+    assert ["held", "held by 1", "held by 2"] == [one.text for one in held.written]
+    assert [(0, "base", "as ever"), (0, "run", "1 0"), (0, "run", "1 1"), (0, "run", "1 2")] == written[:4]
+    assert [(1, "run", "2 0"), (1, "run", "2 1"), (1, "run", "2 2")] == written[4:]

@@ -187,6 +187,8 @@ def test_a_run_that_overfits_stops_early_and_keeps_its_best(tmp_path: Path, caps
     assert names == ["best", "last", "tokenizer"]
     assert [one["probe"] for one in probes] == ["overfit_one_batch"] * 8 + ["first_loss"]
     assert probes[7]["loss"] < probes[0]["loss"]
+    missing = next(one for one in statement["measurements"] if one["metric"] == "training/tokens_missing")
+    assert missing["value"] == 0
     assert exit_of(["verify", "--root", str(root)]) == 0
 
 

@@ -7,9 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fabric import CONTRACT, NOW, intent, repository, write_run
 
 from sovereign import subjects
-from sovereign.subjects import PACKAGE, code_files, evaluator_digest, worktree
+from sovereign.canonical import parse_yaml, validate
+from sovereign.contract.contract import Contract
+from sovereign.gate.status import CriterionStatus
+from sovereign.repository import evaluate
+from sovereign.repository import open_repository as opened
+from sovereign.subjects import PACKAGE, code_files, evaluator_digest, source_digest, worktree
 
 NAMES = {file.relative_to(PACKAGE).as_posix() for file in code_files()}
 
@@ -76,3 +82,46 @@ def test_the_worktree_says_what_is_not_committed(tmp_path: Path) -> None:
 
     assert ("unversioned", "clean", "clean") == (unversioned, clean, elsewhere)
     assert ("dirty", ("contracts.yaml",)) == (dirty.state, dirty.changed)
+
+
+TEXTS = '{kind: folder, path: data, include: ["*.txt"]}'
+GENERATES = "tokenizer: {kind: bpe, vocabulary: 300}\nmodel: {hidden: 16, layers: 1, heads: 2, kv_heads: 1, ffn: 32, context: 16}\n"
+TUNES = "method: {kind: %s, base: {folder: base}, context: 32}\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "method"),
+    [
+        ("{kind: pairs, path: data/some.jsonl}", "full"),
+        ("{kind: chat, path: data/some.jsonl}", "full"),
+        ("{kind: labelled, path: data/some.jsonl}", "classification"),
+        ("{kind: jsonl, path: data/some.jsonl}", ""),
+        ("{kind: text, path: data/some.jsonl}", ""),
+        (TEXTS.replace("*.txt", "*.jsonl"), ""),
+    ],
+)
+def test_an_edited_file_of_data_dates_the_evidence(tmp_path: Path, source: str, method: str) -> None:
+    """Text, pairs, chats and labelled text: another byte in the file that a run was trained on, and it is STALE(DATA).
+
+    Planted: without the kinds of examples among the sources, a run on pairs stays DISCHARGED whatever becomes of them.
+    """
+    contract = CONTRACT.replace(TEXTS, source)
+    if method:
+        contract = contract.replace(GENERATES, TUNES % method).replace(", samples: {prompts: 0, tokens: 4}", "")
+    root = repository(tmp_path, contract=contract)
+    (root / "data").mkdir()
+    file = root / "data/some.jsonl"
+    file.write_text('{"text": "as it was"}\n')
+    promised = validate(Contract, parse_yaml(contract.encode(), "contract"))
+    seen = intent(contract=contract).subjects.model_copy(update={"source": source_digest(promised, root)})
+    write_run(root, intent(contract=contract, subjects=seen))
+    fresh = first(root)
+    file.write_text('{"text": "as it became"}\n')
+    stale = first(root)
+
+    assert ("DISCHARGED", "STALE") == (fresh.status, stale.status)
+    assert "DATA" in {one.code for one in stale.reasons}
+
+
+def first(root: Path) -> CriterionStatus:
+    return evaluate(opened(root), NOW)[0].criteria[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sovereign.contract.training import EarlyStopping
-from sovereign.training.stopping import enough, paired_rise
+from sovereign.stopping import enough, paired_rise
 
 
 def evaluations(curve, documents=100, spread=0.5, noise=0.02, seed=0):

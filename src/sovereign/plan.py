@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ from sovereign.model.decoder import build as build_model
 from sovereign.model.pretrained import Unfit
 from sovereign.preferences import Preferred, preferred
 from sovereign.quantization.nf4 import BLOCK
+from sovereign.stopping import LEAST
 from sovereign.training import optimizer
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
 from sovereign.training.distributed import ALONE, Ranks
 from sovereign.training.memory import resident_bytes, training_bytes
 from sovereign.training.speed import Peak, matrix_peak, step_seconds
-from sovereign.training.stopping import LEAST
 from sovereign.tuning import Tuning, data_for, find
 
 Told = Callable[[str, int, int], None]
@@ -97,9 +98,23 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Target tokens that all steps count in their losses."""
+        return self.tokens_between(0, self.contract.training.steps)
+
+    def tokens_between(self, since: int, until: int) -> int:
+        """Target tokens that the steps after `since`, up to `until`, count in their losses."""
         if isinstance(self.stream, ExampleStream):
-            return self.stream.targets(self.contract.training.steps)
-        return self.contract.training.steps * self.contract.training.sequences * self.contract.context
+            return self.stream.targets(until, since)
+        return (until - since) * self.contract.training.sequences * self.contract.context
+
+    @property
+    def tokens_until(self) -> dict[str, int] | None:
+        """Evaluated step -> target tokens until then, where the run may stop at it."""
+        training, every = self.contract.training, self.contract.evaluation.every
+        if training.early_stopping is None:
+            return None
+        steps = range(every, training.steps, every)
+        counted = accumulate(self.tokens_between(step - every, step) for step in steps)
+        return {str(step): tokens for step, tokens in zip(steps, counted, strict=True)}
 
     @property
     def passes(self) -> float:

@@ -47,6 +47,7 @@ from sovereign.parity.ship import ship
 from sovereign.plan import Plan, Refused, Told
 from sovereign.probing import Asked, observe, write_samples
 from sovereign.spec.criterion import Spec
+from sovereign.stopping import Rise, enough
 from sovereign.subjects import code_digest, code_files, evaluator_digest, source_digest, source_files, worktree
 from sovereign.training import checkpoint
 from sovereign.training.distributed import ALONE, Ranks, shard
@@ -59,7 +60,6 @@ from sovereign.training.placement import placement
 from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
 from sovereign.training.speed import matrix_peak
-from sovereign.training.stopping import Rise, enough
 from sovereign.tuning import Tuning
 
 DIVERGED = frozenset({"non_finite_loss", "non_finite_gradient"})
@@ -124,7 +124,7 @@ def promised(
         environment=environment(plan),
         worktree=worktree(root, scope(plan.contract, root)),
         planned=Planned(
-            steps=plan.contract.training.steps, tokens=plan.tokens, windows=plan.windows, passes=plan.passes,
+            steps=plan.contract.training.steps, tokens=plan.tokens, tokens_until=plan.tokens_until, windows=plan.windows, passes=plan.passes,
             parameters=plan.parameters, trainable=plan.trainable if plan.tuning else None, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
         ),
         ttl_hours=plan.contract.ttl_hours,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sovereign.canonical import digest, digest_bytes, digest_file
 from sovereign.contract.contract import Contract
-from sovereign.contract.data import Folder, JsonLines, Parquet, TextFile
+from sovereign.contract.data import ChatFile, Folder, JsonLines, LabelledFile, PairsFile, Parquet, TextFile
 from sovereign.evidence.intent import Worktree
 
 PACKAGE = Path(__file__).parent
@@ -116,8 +116,8 @@ def source_files(contract: Contract, root: Path) -> tuple[Path, ...]:
             files |= {file for pattern in source.include for file in place.glob(pattern) if file.is_file()}
         elif isinstance(source, Parquet) and (root / source.path).is_dir():
             files |= set((root / source.path).rglob("*.parquet"))
-        elif isinstance(source, JsonLines | TextFile | Parquet):
-            files.add(root / source.path)
+        elif isinstance(source, JsonLines | TextFile | Parquet | PairsFile | ChatFile | LabelledFile):
+            files.add(root / source.path)  # one below a folder that the environment names is no file here
     inside = root.resolve()
     return tuple(sorted(file for file in files if file.is_file() and file.resolve().is_relative_to(inside)))
 

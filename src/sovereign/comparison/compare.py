@@ -6,7 +6,7 @@ they can, and say nothing. Withholding evidence leads to either, never away from
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
@@ -29,22 +29,33 @@ from sovereign.comparison.record import (
 )
 from sovereign.comparison.samples import side_by_side
 from sovereign.comparison.settings import (
+    ORDER,
     applied,
     causes,
     deviation,
     launched,
+    passes_made,
     same_training,
     subjects,
     surroundings,
 )
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import CorpusRow, ReportedRow, StepRow
+from sovereign.evidence.rows import CorpusRow, GenerationRow, ReportedRow, StepRow
 from sovereign.evidence.statement import Outcome
 from sovereign.metrics.intervals import ratio
 from sovereign.metrics.loss import columns
 from sovereign.metrics.measure import METRICS, measure
+from sovereign.metrics.training import due
 from sovereign.spec.criterion import Assurance
 
+TRAINING_LOSS = "training loss, last tenth"
+SPEEDS = (
+    "time in updates",
+    "training/tokens_per_second",
+    "training/step_seconds",
+    "training/mfu",
+    "training/settled_mfu",
+)
 TENTH = 10  # of the updates that a training loss is averaged over
 MOVES = 0.01  # share of the weights that an update must change before a run shows the effect of anything
 SAME_START = 1e-3  # nats that the first losses of two starts with one seed may lie apart
@@ -122,7 +133,38 @@ def _table(contenders: Sequence[Contender]) -> Iterator[Line]:
     """Yield the lines in which a person would want the runs beside each other; those that no run fills are left out."""
     columns = [_figures(one) for one in contenders]
     for name, unit in dict.fromkeys(key for column in columns for key in column):
-        yield Line(name=name, unit=unit, cells=tuple(column.get((name, unit)) for column in columns))
+        cells = tuple(column.get((name, unit)) for column in columns)
+        void = _incomparable(name, contenders) if sum(cell is not None for cell in cells) > 1 else ""
+        yield Line(name=name, unit=unit, cells=cells, void=void)
+
+
+def _incomparable(name: str, contenders: Sequence[Contender]) -> str:
+    """Return why one line's numbers are not of the same thing in all runs, or nothing."""
+    runs = [one.observed for one in contenders]
+
+    def differ(of: Callable[[Observed], object]) -> bool:
+        return len({repr(of(run)) for run in runs}) > 1
+
+    if name in (TRAINING_LOSS, "training loss as printed"):
+        if differ(lambda run: applied(run).get(ORDER)):
+            return "each run's own batches"
+        if differ(lambda run: launched(run.intent).get("method.adapter.dropout")):
+            return "in training mode, under another dropout"
+    if name == "validation/gap" and differ(lambda run: sorted(_trained(run))):
+        return "another train side stands beside the validation"
+    if name.startswith("validation loss ") and differ(lambda run: run.intent.subjects.tokenizer):
+        return "a nat per token of another tokenizer"
+    if name.startswith(("validation loss ", "validation/", "tuning/improvement")):
+        scored = [losses.validations(run) for run in runs]
+        if len({repr(sorted(_documents(found).items())) for found in scored if found}) > 1:
+            return "other documents, or other tokens of them"
+    if name.startswith("generation/") and differ(
+        lambda run: sorted({row.document for row in run.of(GenerationRow) if row.document})
+    ):
+        return "other prompts"
+    if name in SPEEDS and differ(lambda run: surroundings(run.intent)):
+        return "another machine, or other versions"
+    return ""
 
 
 def _figures(one: Contender) -> dict[tuple[str, str], Estimate]:
@@ -143,10 +185,10 @@ def _figures(one: Contender) -> dict[tuple[str, str], Estimate]:
         put("updates", "", len(rows))
         put("target tokens", "", sum(row.tokens for row in rows))
         put("highest learning rate applied", "", max(row.learning_rate for row in rows))
-        put("training loss, last tenth", "nats/token", *_last_tenth(rows))
+        put(TRAINING_LOSS, "nats/token", *_last_tenth(rows))
         put("time in updates", "s", sum(row.seconds for row in rows))
-    if planned.passes:
-        put("passes over the train side", "", planned.passes)
+    if passes := passes_made(observed):
+        put("passes over the train side", "", passes)
     evaluations = losses.validations(observed)
     for step, scored in sorted(evaluations.items()):
         if step in (0, max(evaluations)) or step == losses.best_step(evaluations, list(scored)):
@@ -309,15 +351,15 @@ def _doubts(
 ) -> Iterator[Told]:
     """Yield why nothing may be concluded from losses that could be compared: evidence that is not there."""
     for run, evaluations in ((first, one), (second, two)):
-        intent = run.observed.intent
         steps = sorted(row.step for row in run.observed.of(StepRow))
         if run.outcome != "completed":
             yield Told(code="NOT_COMPLETED", text=f"{run.name} is {run.outcome}")
-        if steps != list(range(1, intent.planned.steps + 1)):
-            text = f"{run.name} records {len(steps)} of {intent.planned.steps} updates: what was applied is not known"
+        end = due(run.observed)
+        if steps != list(range(1, end + 1)):
+            text = f"{run.name} records {len(steps)} of {end} updates: what was applied is not known"
             yield Told(code="NOT_RECORDED", text=text)
-        if max(evaluations) != intent.planned.steps:
-            text = f"{run.name} was last evaluated at step {max(evaluations)} of {intent.planned.steps}"
+        if max(evaluations) != end:
+            text = f"{run.name} was last evaluated at step {max(evaluations)} of {end}"
             yield Told(code="NOT_AT_THE_END", text=text)
         if (moved := _moved(run.observed)) is not None and moved < MOVES:
             text = f"an update of {run.name} changed {moved:.2%} of the weights: no effect of what could not move is no effect (CASE-26)"

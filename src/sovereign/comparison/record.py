@@ -56,6 +56,7 @@ class Line(Record):
     name: str
     unit: str = ""
     cells: tuple[Estimate | None, ...]
+    void: str = Field(default="", description="why the cells say nothing about each other; empty where they do")
 
 
 class LossDifference(Record):
@@ -103,6 +104,7 @@ class Written(Record):
     """What one run wrote after a prompt, and the signs of a text that has collapsed."""
 
     run: int = Field(ge=0, description="place of the run, counted from 0")
+    by: Literal["run", "base"] = Field(default="run", description="the run's model, or the base that it began from")
     step: int
     seed: int
     text: str

@@ -17,7 +17,7 @@ from sovereign.evidence.folder import Observed
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import EvaluationRow, ReportedRow, StepRow
 from sovereign.metrics.intervals import Unmeasurable
-from sovereign.metrics.training import rate_error
+from sovereign.metrics.training import due, rate_error
 
 # what a contract says about itself; none of it moves a weight
 ABOUT = frozenset({"schema", "contract", "title", "spec", "claims", "seeds", "ttl_hours", "forecasts", "hypotheses"})
@@ -89,7 +89,7 @@ def applied(observed: Observed) -> dict[str, Value]:
     known = {
         PARAMETERS: planned.trainable or planned.parameters,
         VOCABULARY: planned.vocabulary,
-        PASSES: planned.passes,
+        PASSES: passes_made(observed),
     }
     found |= {name: value for name, value in known.items() if value is not None}
     if observed.intent.environment.precision != "unknown":
@@ -98,6 +98,12 @@ def applied(observed: Observed) -> dict[str, Value]:
     if scored:
         found[SCORED] = f"{len(scored)} ({digest(sorted(map(list, scored)))[7:15]})"
     return found
+
+
+def passes_made(observed: Observed) -> float | None:
+    """Return how often the train side was passed over: as planned, or as far as the run went."""
+    planned, made = observed.intent.planned, len(observed.of(StepRow))
+    return planned.passes and planned.passes * (made / planned.steps if made else 1)
 
 
 def said_rates(rates: Sequence[tuple[int, float]]) -> str:
@@ -235,6 +241,6 @@ def deviation(observed: Observed) -> str:
         said.append(
             f"applied a learning rate of {worst.learning_rate:.4g} in step {worst.step}, and promised {promised:.4g}"
         )
-    if len(rows) != intent.planned.steps:
-        said.append(f"made {len(rows)} updates, and promised {intent.planned.steps}")
+    if len(rows) != (end := due(observed)):
+        said.append(f"made {len(rows)} updates, and promised {end}")
     return "; ".join(said)

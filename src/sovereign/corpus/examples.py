@@ -551,10 +551,12 @@ class ExampleStream:
         inputs, targets = padded(some, min(length, self.longest))
         return ExampleBatch(inputs, targets, windows, (step - 1) * self.sequences // self.per_pass)
 
-    def targets(self, steps: int) -> int:
-        """Return the targets that carry loss in the first `steps` steps, counted from the examples consumed."""
+    def targets(self, steps: int, since: int = 0) -> int:
+        """Return the targets that carry loss in the steps after `since`, up to `steps`, counted from the examples consumed."""
         return sum(
-            self.examples[number].counted for step in range(1, steps + 1) for number in self.windows(step).tolist()
+            self.examples[number].counted
+            for step in range(since + 1, steps + 1)
+            for number in self.windows(step).tolist()
         )
 
     def given(self, steps: int) -> int:

@@ -86,6 +86,9 @@ class Planned(Record):
 
     steps: int = Field(ge=1)
     tokens: int = Field(ge=1, description="target tokens")
+    tokens_until: dict[str, int] | None = Field(
+        default=None, description="evaluated step -> target tokens until then, where the run may stop early"
+    )
     windows: int | None = Field(default=None, ge=1, description="windows on the train side")
     passes: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, ge=1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from statistics import median
 
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import CostRow, DeviceRow, ProbeRow, ReplayRow, StepRow
+from sovereign.evidence.rows import CostRow, DeviceRow, EvaluationRow, ProbeRow, ReplayRow, StepRow
 from sovereign.metrics.intervals import Interval, Unmeasurable, exact
+from sovereign.stopping import stopped_at
 
 SETTLED = range(20, 50)  # steps that are timed alone: caches are warm, a compiler is done, and no evaluation is near
 SPAN = 2048  # tokens that a step's time is given for, whatever the size of a batch
@@ -27,10 +28,28 @@ def rate_error(observed: Observed) -> Interval:
     return exact(max(errors) / promised.schedule.peak, len(rows), "maximum over steps")
 
 
+def due(observed: Observed) -> int:
+    """Return the step with which the run was to end: the last one planned, or the one at which it was to stop early.
+
+    What a run says of its own stopping is not asked: the evaluations decide, by the contract's rule.
+    """
+    promised, planned = observed.intent.promise.training.early_stopping, observed.intent.planned.steps
+    if promised is None:
+        return planned
+    evaluations: dict[int, dict[str, tuple[float, int]]] = {}
+    for row in observed.of(EvaluationRow):
+        if row.split == "validation":
+            evaluations.setdefault(row.step, {})[row.document] = (row.nll, row.tokens)
+    return stopped_at(evaluations, promised) or planned
+
+
 def tokens_missing(observed: Observed) -> Interval:
-    """Return planned target tokens minus counted ones, as an absolute number."""
-    rows = steps(observed)
-    return exact(float(abs(observed.intent.planned.tokens - sum(row.tokens for row in rows))), len(rows))
+    """Return planned target tokens, up to the step with which the run was to end, minus counted ones, as an absolute number."""
+    rows, planned, end = steps(observed), observed.intent.planned, due(observed)
+    tokens = planned.tokens if end == planned.steps else (planned.tokens_until or {}).get(str(end))
+    if tokens is None:
+        raise Unmeasurable(f"the run was to stop at step {end}, and no plan says how many tokens precede it")
+    return exact(float(abs(tokens - sum(row.tokens for row in rows))), len(rows))
 
 
 def replay_mismatches(observed: Observed) -> Interval:

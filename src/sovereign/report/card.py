@@ -66,7 +66,10 @@ def _model(shown: Shown, promise: Contract) -> str:
     planned = shown.intent.planned
     if planned.parameters is not None and planned.vocabulary is not None:
         lines.append(f"- {planned.parameters:,} parameters, vocabulary {planned.vocabulary:,} (byte-level BPE)")
-    lines.append(f"- trained for {planned.steps:,} steps on {planned.tokens:,} target tokens, seed {shown.intent.seed}")
+    steps = shown.statement.steps if shown.statement else planned.steps
+    tokens = planned.tokens if steps == planned.steps else (planned.tokens_until or {}).get(str(steps))
+    on = f" on {tokens:,} target tokens" if tokens is not None else ""
+    lines.append(f"- trained for {steps:,} steps{on}, seed {shown.intent.seed}")
     lines.append("- each text stands behind one end-of-text token, as in training; the tokenizer adds it")
     lines.append(f"- run {code(f'{shown.intent.contract}/{shown.intent.run}')}, weights {code(shown.weights)}")
     if shown.intent.exploratory_because:

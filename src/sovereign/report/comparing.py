@@ -117,10 +117,12 @@ def _columns(first: str, runs: int) -> Table:
 
 def _grid(found: Comparison) -> Table:
     table = _columns("", len(found.runs))
+    table.add_column("")
     for line in found.table:
         cells = [estimate(cell) for cell in line.cells]
         style = None if len(set(cells)) > 1 else "dim"
-        table.add_row(f"{line.name} {line.unit}".strip(), *cells, style=style)
+        void = Text(f"VOID {line.void}", "red") if line.void else Text("")
+        table.add_row(f"{line.name} {line.unit}".strip(), *cells, void, style=style)
     curves = [sparkline([loss for _, loss in run.validation], 16) for run in found.runs]
     if any(curves):
         table.add_row("validation loss by evaluation, each on its own scale", *curves)
@@ -168,7 +170,7 @@ def _sample(one: SideBySide) -> Text:
 def _marked(written: Written) -> str:
     collapsed = ", DEGENERATE" if written.degenerate else ""
     return (
-        f"── {letter(written.run)} at step {written.step}: {len(written.text)} characters, {written.repeated:.0%} of 4-grams repeated, "
+        f"── {f'base of {letter(written.run)}' if written.by == 'base' else f'{letter(written.run)} at step {written.step}'}: {len(written.text)} characters, {written.repeated:.0%} of 4-grams repeated, "
         f"compresses {written.ratio:.1f} times, longest run {written.longest}{collapsed}"
     )
 
@@ -190,7 +192,8 @@ def markdown(found: Comparison, samples: int, limit: int = SUMMARY) -> str:
     blocks = [
         Block("", runs),
         Block(f"|  | {heads} |\n|{rule}|", [
-            f"| {escaped(f'{line.name} {line.unit}'.strip())} | {' | '.join(escaped(estimate(cell)) for cell in line.cells)} |"
+            f"| {escaped(f'{line.name} {line.unit}'.strip())} | {' | '.join(escaped(estimate(cell)) for cell in line.cells)}"
+            + (f" **VOID** {escaped(line.void)} |" if line.void else " |")
             for line in found.table]),
         Block(f"### What differs\n\n|  | {heads} |\n|{rule}|", [
             f"| {escaped(one.name if one.name == one.kind else f'{one.kind}: {one.name}')} | "

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from sovereign.contract.training import EarlyStopping
 
@@ -33,6 +32,8 @@ def paired_rise(evaluations: Mapping[int, Losses], step: int) -> Rise | None:
     rise. The ratio of summed differences to tokens has the usual linearised standard error and Student's
     t with one degree less than there are documents (Cochran 1977, section 2.11).
     """
+    from scipy.special import stdtrit  # here: it loads slowly, and gates read few runs that may stop early
+
     before = sorted(at for at in evaluations if at < step)
     documents = sorted(set.intersection(*(set(evaluations[at]) for at in [*before, step])))
     choosing, comparing = documents[::2], documents[1::2]  # documents are named by hash: any halves are random ones
@@ -54,3 +55,11 @@ def enough(evaluations: Mapping[int, Losses], settings: EarlyStopping) -> Rise |
     if len(rises) < settings.patience or any(rise is None or rise.low <= settings.rise for rise in rises):
         return None
     return rises[-1]
+
+
+def stopped_at(evaluations: Mapping[int, Losses], settings: EarlyStopping) -> int | None:
+    """Return the first step whose evaluation ends the run, by that one and those before it; None where none does."""
+    for step in sorted(evaluations):
+        if enough({at: found for at, found in evaluations.items() if at <= step}, settings):
+            return step
+    return None
