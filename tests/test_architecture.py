@@ -41,6 +41,7 @@ MAY["plan"] = {
     "training",
     "tuning",
 }
+MAY["fitting"] = {"contract", "model", "training"}
 MAY["probing"] = MAY["plan"] | {"plan"}
 MAY["attesting"] = MAY["plan"] | {"plan"}
 MAY["run"] = set(MAY) | {"plan"}

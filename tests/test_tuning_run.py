@@ -24,6 +24,7 @@ from sovereign.metrics.measure import METRICS, measure
 from sovereign.model import kernels
 from sovereign.plan import Refused
 from sovereign.spec.criterion import Spec
+from sovereign.training.device import Unavailable, choose_precision
 from sovereign.tuning import Tuning
 
 SOURCES = {"full": PAIRS, "lora": PAIRS, "qlora": TEXT, "rows": TEXT, "labels": LABELS, "labels-full": LABELS}
@@ -61,14 +62,20 @@ def plain(root: Path, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def base_tensors(root: Path) -> dict[str, torch.Tensor]:
-    (file,) = {one.name.partition(": ")[2] for one in attested(root).statement.artifacts if one.name.startswith("best")}
+    return best_tensors(root, "toy")
+
+
+def best_tensors(root: Path, contract: str) -> dict[str, torch.Tensor]:
+    """Return the best checkpoint's tensors of a contract's run."""
+    listed = attested(root, contract).statement.artifacts
+    (file,) = {one.name.partition(": ")[2] for one in listed if one.name.startswith("best")}
     return load_file(root / file)
 
 
-def attested(root: Path):
+def attested(root: Path, contract: str = "toy"):
     from sovereign.lineage import parent
 
-    return parent("toy", root)
+    return parent(contract, root)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -90,6 +97,30 @@ def test_tuning_learns(folders: dict[str, Path], name: str) -> None:
     found = {one.metric: one for one in measure(observed(folders[name]), METRICS)[0]}
 
     assert found["tuning/improvement"].low > 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_may_be_kept_in_bf16(root: Path, method: str) -> None:
+    """All weights, or those that stand still beside adapters: attested, replayed to the last bit, and the base is beaten.
+
+    Planted: kept in bf16 only as it trains, the frozen weights are not those of the base made anew, and the run stops.
+    """
+    try:
+        choose_precision("bf16", torch.device("cpu"))
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    text = tuned(f"t-bf16-{method}", PAIRS, method).replace("precision: fp32", "precision: bf16\n  weights: bf16")
+    concluded = carried_out(root, text)
+    found = measure(observed(concluded.folder), METRICS)[0]
+    values = {one.metric: one for one in found}
+    kept = best_tensors(root, f"t-bf16-{method}")
+
+    assert concluded.outcome == "completed", concluded.reason
+    assert (values["tuning/mismatches"].value, values["training/replay_mismatches"].value) == (0, 0)
+    assert values["tuning/improvement"].low > 0  # type: ignore[operator]
+    assert {torch.float32 if ".lora_" in name else torch.bfloat16 for name in kept} == {
+        one.dtype for one in kept.values()
+    }
 
 
 def test_only_the_rows_of_new_tokens_move(root: Path, folders: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabric import FINISHED, NOW, SPEC, edit_json, intent, repository, rows, write_run
+from fabric import CONTRACT, FINISHED, NOW, SPEC, edit_json, intent, repository, rows, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -349,6 +349,26 @@ def test_a_completed_run_took_all_its_steps(root: Path) -> None:
     folder = write_run(root, said=[row for row in rows() if row[0] != "step" or row[1]["step"] < 10])
 
     assert any("completed with 9 of 10 planned steps" in one for one in findings(folder))
+
+
+def test_only_a_rise_ends_a_run_early(root: Path) -> None:
+    """A run that may stop early, and says that it did, is believed where its evaluations rose, and nowhere else."""
+    contract = CONTRACT.replace(
+        "checkpoint_every: 4", "checkpoint_every: 5\n  early_stopping: {patience: 1, rise: 0.02}"
+    )
+    short = [row for row in rows() if row[0] == "step" and row[1]["step"] < 6]
+    scored = [row for row in rows() if row[0] == "evaluation"]
+
+    def stopped(rise: float) -> list[str]:
+        shutil.rmtree(root / "evidence", ignore_errors=True)
+        last = [
+            (kind, row | ({"step": 5, "nll": row["nll"] + 10 * rise} if row["step"] else {})) for kind, row in scored
+        ]
+        promised = intent(contract=contract)
+        return findings(write_run(root, promised, [*short, *last], reason="stopped early at step 5"))
+
+    assert not [one for one in stopped(2.0) if "planned steps" in one]
+    assert [one for one in stopped(0.0) if "completed with 5 of 10 planned steps" in one]
 
 
 def test_renaming_the_spec_forgets_nothing(root: Path) -> None:

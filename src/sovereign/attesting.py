@@ -96,7 +96,7 @@ def embedding_rows(plan: Plan, model: nn.Module, step: int) -> Rows:
         return
     live: Any = model.language if isinstance(model, Classifier) else model
     old, new = (_matrix(one) for one in (plan.tuning.base(), live))
-    changed = (new[: len(old)] != old).any(1).sum()
+    changed = (new[: len(old)] != old.to(new.dtype)).any(1).sum()
     yield _attested(step, "embedding_rows", "0", str(int(changed)))
 
 

@@ -27,7 +27,7 @@ from sovereign.preferences import Preferred, preferred
 from sovereign.quantization.nf4 import BLOCK
 from sovereign.stopping import LEAST
 from sovereign.training import optimizer
-from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision
+from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision, keep_as
 from sovereign.training.distributed import ALONE, Ranks
 from sovereign.training.memory import resident_bytes, training_bytes
 from sovereign.training.speed import Peak, matrix_peak, step_seconds
@@ -87,8 +87,11 @@ class Plan:
         """Return the model that is trained, on the CPU: of the contract's shape, or made of its base; the seed draws what is new."""
         drawn = self.seed if seed is None else seed
         if self.tuning is not None:
-            return self.tuning.model(drawn)
-        return build_model(self.contract.decoder, self.vocabulary, drawn, self.corpus.end_of_text)
+            model = self.tuning.model(drawn)
+        else:
+            model = build_model(self.contract.decoder, self.vocabulary, drawn, self.corpus.end_of_text)
+        keep_as(model, self.contract.training.weights)
+        return model
 
     @property
     def windows(self) -> int:
@@ -132,8 +135,12 @@ class Plan:
     @property
     def state_bytes(self) -> int:
         """Bytes of weights, gradients and what the optimizer keeps, over all processes that share them."""
-        moments = {"adamw": 8, "adamw8bit": 2, "muon": 4}[self.contract.training.optimizer.kind]
-        return self.parameters * 4 + self.trainable * (4 + moments)
+        training = self.contract.training
+        moments = {"adamw": 2 * 4, "adamw8bit": 2, "muon": 4}[training.optimizer.kind]
+        still, size = self.parameters - self.trainable, 2 if training.weights == "bf16" else 4
+        if still:  # what moves beside frozen weights stays in fp32
+            return still * size + self.trainable * (8 + moments)
+        return self.trainable * (2 * size + (moments * size // 4 if training.optimizer.kind == "adamw" else moments))
 
     @cached_property
     def training_bytes(self) -> int:
@@ -307,6 +314,8 @@ def plan(
         Missing,
     ) as reason:  # a side without documents, a vocabulary that the text does not give
         raise Refused((str(reason),)) from None
+    if training.weights == "bf16" and precision != "bf16":
+        raise Refused((f"training.weights: bf16 needs products in bf16, and here they are in {precision}: {because}",))
     stream: Stream | ExampleStream
     if isinstance(corpus, Corpus):
         stream = Stream(

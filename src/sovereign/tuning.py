@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from sovereign.canonical import Malformed, Problem, digest, digest_file, write_atomic
+from sovereign.canonical import Malformed, Problem, digest, digest_file, read, write_atomic
 from sovereign.contract.contract import Contract
 from sovereign.contract.data import HubTokenizer, ImportedTokenizer
 from sovereign.contract.method import Classification, Embeddings, Full, Qlora, Tuned
@@ -211,6 +211,8 @@ def find(contract: Contract, root: Path, told: Told, named: str | None = None) -
             if method.base.folder
             else _fetched(str(method.base.hub), str(method.base.revision))
         )
+        if method.base.config:
+            as_declared(folder, root / method.base.config)
         found = _of_folder(method, folder)
     if isinstance(method, Embeddings) and method.new_tokens is not None:
         assert found.parent is not None
@@ -228,6 +230,16 @@ def find(contract: Contract, root: Path, told: Told, named: str | None = None) -
             tuple(tuple(ids) for _, ids in costly),
         )  # fmt: skip
     return found
+
+
+def as_declared(folder: Path, declared: Path) -> None:
+    """Raise Unfit, naming what differs, unless a folder's config.json says all that the declared sizes say."""
+    said, found = (read(path).value for path in (declared, folder / "config.json"))
+    wrong = [
+        f"{key} is {found.get(key)!r}, declared as {value!r}" for key, value in said.items() if found.get(key) != value
+    ]
+    if wrong:
+        raise Unfit(f"{folder}: {'; '.join(wrong)}")
 
 
 def _of_folder(method: Tuned, folder: Path) -> Tuning:

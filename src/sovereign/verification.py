@@ -133,7 +133,8 @@ def _statement_faults(folder: RunFolder) -> Iterator[str]:
     from sovereign.metrics.training import due  # numpy, which few commands need
 
     if statement.outcome == "completed" and statement.steps != (end := due(Observed(intent, folder.rows))):
-        yield f"completed with {statement.steps} of the {end} steps that plan and evaluations ask for"
+        early = "" if end == intent.planned.steps else ", where its evaluations end it"
+        yield f"completed with {statement.steps} of {end} planned steps{early}"
 
 
 # ── an independent reader ────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ import click
 
 from sovereign.cli.options import json_option, open_root, print_json, root_option
 from sovereign.cli.promise import contract_options, promised, telling
+from sovereign.contract.contract import Contract
 
 
 @click.command("plan")
@@ -19,20 +20,29 @@ from sovereign.cli.promise import contract_options, promised, telling
 @click.option(
     "--calibrate/--no-calibrate", default=True, show_default=True, help="Time a few real steps, 20 s at most."
 )
+@click.option(
+    "--card",
+    type=click.FloatRange(min=1),
+    default=None,
+    metavar="GIB",
+    help="Say only whether training fits a card with so much memory, and which switch makes it fit.",
+)
 @json_option
 @root_option
 def command(
     contract: Path | None, overrides: tuple[str, ...], seed: int | None, device: str, nproc: int, calibrate: bool,
-    as_json: bool, root: Path | None,
+    card: float | None, as_json: bool, root: Path | None,
 ) -> int:  # fmt: skip
     """Say what a contract would do on this machine: sizes, memory, passes, precision, time, and every refusal.
 
-    The corpus is built, or found, under artifacts/; nothing is written to evidence/.
+    The corpus is built, or found, under artifacts/; nothing is written to evidence/. With --card nothing is built or fetched
+    at all: a model of the hub is as large as the file says that the contract names as `method.base.config`.
 
     \b
     sovereign plan --contract contracts/model2.yaml
     sovereign plan --contract contracts/model2.yaml --set training.steps=2000 --json
     sovereign plan --contract contracts/model2.yaml --nproc 2 --no-calibrate
+    sovereign plan --contract contracts/voice-158-xl.yaml --card 16
     """
     from sovereign.gate.profile import Exit
 
@@ -40,6 +50,8 @@ def command(
         raise click.UsageError("give --contract FILE")
     repository = open_root(root)
     promise, _ = promised(repository, contract, overrides)
+    if card is not None:
+        return fitted(promise, repository.root, card, as_json)
     from sovereign.plan import Refused, plan  # loads torch: only once the contract is known to be sound
     from sovereign.training.distributed import Ranks
 
@@ -65,6 +77,30 @@ def command(
             click.echo(f"{name:>{width}}  {value}")
     click.echo("\n".join(f"refused: {one}" for one in found.refusals), err=True, nl=bool(found.refusals))
     return int(Exit.REFUSED if found.refusals else Exit.SATISFIED)
+
+
+def fitted(contract: Contract, root: Path, card: float, as_json: bool) -> int:
+    """Print whether training fits a card, as the contract stands and with a switch changed; refused where it does not."""
+    from sovereign.fitting import GIB, fits, room  # loads torch
+    from sovereign.gate.profile import Exit
+    from sovereign.model.pretrained import Unfit
+
+    found = []
+    try:
+        for one in fits(contract, root, card):
+            found.append(one)
+            if not as_json:
+                changed = " and ".join(one.changed) or "as the contract stands"
+                click.echo(f"{one.bytes / GIB:6.1f} GiB  {'fits' if one.fits else 'DOES NOT FIT'}  {changed}")
+    except Unfit as reason:
+        click.echo(f"refused: {reason}", err=True)
+        return int(Exit.REFUSED)
+    if as_json:
+        told = [{"changed": list(one.changed), "bytes": one.bytes, "fits": one.fits} for one in found]
+        print_json({"card_gib": card, "room_bytes": room(card), "variants": told})
+    else:
+        click.echo(f"a card of {card:g} GiB has room for {room(card) / GIB:.1f} GiB of tensors")
+    return int(Exit.SATISFIED if found[0].fits else Exit.REFUSED)
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

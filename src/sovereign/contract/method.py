@@ -22,6 +22,9 @@ class Base(Record):
     folder: str | None = Field(default=None, description="config.json, safetensors and tokenizer.json, from the root")
     hub: str | None = Field(default=None, pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name")
     revision: str | None = Field(default=None, description="the commit of the hub's model, 40 hex digits")
+    config: str | None = Field(
+        default=None, description="a file with the sizes of the hub's config.json: what is fetched must agree with it"
+    )
 
     @model_validator(mode="after")
     def _one_and_pinned(self) -> Base:
@@ -30,6 +33,8 @@ class Base(Record):
             raise ValueError(f"a base is one of run, folder or hub, not {' and '.join(given) or 'none of them'}")
         if self.hub and self.revision is None:
             raise ValueError(f"{self.hub} without a revision is another model tomorrow; pin a commit, 40 hex digits")
+        if self.config is not None and not self.hub:
+            raise ValueError("config says the sizes of a hub's model; a run or a folder has its own")
         if self.revision is not None and not self.hub:
             raise ValueError("a revision pins a model of the hub; a run or a folder is known by its bytes")
         if self.revision is not None and (len(self.revision) != 40 or set(self.revision) - set("0123456789abcdef")):

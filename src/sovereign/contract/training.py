@@ -103,6 +103,11 @@ class Training(Record):
         default="any", description="where it must run; elsewhere it is refused"
     )
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    weights: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="what weights are kept in: bf16 halves them and their gradients, and an update below 1/256 of a weight "
+        "is lost; adapters and new rows stay in fp32",
+    )
     compile: bool = False
     wrap_around: bool = False
     most_passes: float | None = Field(
@@ -134,6 +139,10 @@ class Training(Record):
             raise ValueError(f"warmup of {self.schedule.warmup} steps leaves nothing of {self.steps} steps")
         if self.distributed == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError("adamw8bit keeps blocks of whole tensors, which fsdp takes apart; use ddp, or adamw")
+        if self.weights == "bf16" and self.precision == "fp32":
+            raise ValueError(
+                "weights are kept in bf16 and would be multiplied in fp32; ask for precision bf16, or auto"
+            )
         if self.wrap_around and self.most_passes is None:
             raise ValueError("wrap_around needs most_passes: say how often a document may be seen")
         if not self.wrap_around and (self.most_passes or 1) > 1:

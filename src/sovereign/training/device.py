@@ -7,6 +7,7 @@ import sys
 from typing import Literal
 
 import torch
+from torch import nn
 
 Precision = Literal["bf16", "fp32"]
 
@@ -80,3 +81,19 @@ def keep_freed_memory() -> bool:
         return False
     # from malloc.h: M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD is -3; 32 MiB and more would be refused on older glibc
     return bool(mallopt(-1, 2**31 - 1) and mallopt(-3, 2**25))
+
+
+def keep_as(model: nn.Module, weights: Literal["fp32", "bf16"]) -> None:
+    """Keep the weights of a model in bf16, in place, tied ones still tied: all of them, or those that stand still.
+
+    Where only some move, as adapters do, those are few, and stay in fp32: so no update of theirs is lost.
+    """
+    if weights == "fp32":
+        return
+    all_move = all(weight.requires_grad for weight in model.parameters())
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and weight.dtype == torch.float32 and (all_move or not weight.requires_grad):
+                fresh = nn.Parameter(weight.detach().to(torch.bfloat16), weight.requires_grad)
+                module._parameters[name] = made.setdefault(id(weight), fresh)

@@ -1,0 +1,161 @@
+"""Whether a contract's training fits a card, and which switch makes it fit: from configurations alone, no weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sovereign.contract.contract import Contract
+from sovereign.contract.method import Embeddings, Full, Qlora
+from sovereign.contract.training import Adamw, Adamw8bit, Training
+from sovereign.model import adapters
+from sovereign.model.decoder import build
+from sovereign.model.pretrained import FAMILIES, Pretrained, Unfit
+from sovereign.training.device import keep_as
+from sovereign.training.memory import training_bytes
+
+GIB = 2**30
+# a card that is sold as 16 GB has about 15.6 GiB; a process's context and the libraries' workspaces take half of one, and
+# an allocator leaves holes
+CONTEXT, HOLES = 0.9 * GIB, 0.05
+NF4_BITS = 4.127  # a weight, its share of doubly quantized scales included (Dettmers et al. 2023, section 3)
+
+
+Switch = tuple[str, dict[str, Any]]  # what it is called, and the settings it changes
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training takes with some settings changed; none changed is the contract as it stands."""
+
+    changed: tuple[str, ...]
+    bytes: int
+    fits: bool
+
+
+def room(card_gib: float) -> int:
+    """Return the bytes that tensors may take on a card of so many GiB."""
+    return int(card_gib * GIB * (1 - HOLES) - CONTEXT)
+
+
+def fits(contract: Contract, root: Path, card_gib: float) -> Iterator[Fit]:
+    """Yield the contract as it stands; each switch that it has thrown, taken back; and where it does not fit, the fewest that help.
+
+    Raises Unfit where a base is known by no configuration.
+    """
+    most, training = room(card_gib), contract.training
+    thrown: list[Switch] = []
+    open_: list[Switch] = []
+    for name, on, settings in _switches(training):
+        (thrown if on else open_).append((name, settings))
+
+    def fit(changed: tuple[str, ...], settings: Training) -> Fit:
+        taken = needed(contract.model_copy(update={"training": settings}), root)
+        return Fit(changed, taken, taken <= most)
+
+    yield (whole := fit((), training))
+    if whole.fits:
+        for name, update in thrown:
+            yield fit((name,), training.model_copy(update=update))
+        return
+    for size in range(1, len(open_) + 1):
+        found = [
+            fit(tuple(name for name, _ in some), training.model_copy(update=_united(some)))
+            for some in combinations(open_, size)
+        ]
+        yield from (one for one in found if one.fits or size == len(open_))
+        if any(one.fits for one in found):
+            return
+
+
+def _united(some: tuple[Switch, ...]) -> dict[str, Any]:
+    return {key: value for _, update in some for key, value in update.items()}
+
+
+def _switches(training: Training) -> Iterator[tuple[str, bool, dict[str, Any]]]:
+    """Yield each switch: what throwing it, or taking it back, is called; whether it is thrown; and the change."""
+    kept = training.weights == "bf16"
+    other = "fp32" if kept else "bf16"
+    yield f"training.weights: {other}", kept, {"weights": other}
+    again = training.activation_checkpointing
+    yield f"training.activation_checkpointing: {str(not again).lower()}", again, {"activation_checkpointing": not again}
+    optimizer = training.optimizer
+    if isinstance(optimizer, Adamw8bit):
+        yield "training.optimizer: adamw", True, {"optimizer": Adamw(**{**optimizer.plain(), "kind": "adamw"})}
+    elif optimizer.kind == "adamw":
+        eight = Adamw8bit(**{**optimizer.plain(), "kind": "adamw8bit"})
+        yield "training.optimizer: adamw8bit", False, {"optimizer": eight}
+    if (training.micro_batch or training.sequences) > 1:
+        yield "training.micro_batch: 1", False, {"micro_batch": 1}
+
+
+def needed(contract: Contract, root: Path) -> int:
+    """Return the most bytes of tensors alive at once: two updates of the very model, on tensors without content."""
+    training = contract.training
+    micro = training.micro_batch or training.sequences
+    with torch.device("meta"):  # PEFT moves what it attaches, which tensors without content allow nowhere else
+        model = _skeleton(contract, root)
+        saved = _frozen(model, contract)
+    taken = training_bytes(
+        lambda: model, training, min(training.sequences, 2 * micro), contract.context,
+        "fp32" if training.precision == "fp32" else "bf16", "cpu",
+    )  # fmt: skip
+    return taken - saved
+
+
+def _frozen(model: nn.Module, contract: Contract) -> int:
+    """Let only those weights move that the method moves; return the bytes that four bits save."""
+    method, weights = contract.tuned, contract.training.weights
+    if isinstance(method, Embeddings):
+        model.requires_grad_(False)
+        for weight in (*model.net.get_input_embeddings().parameters(), *model.lm_head.parameters()):  # type: ignore[operator,union-attr]
+            weight.requires_grad_(True)
+    elif method is not None and not isinstance(method, Full) and method.adapter is not None:
+        adapters.attach(model, method.adapter, seed=0)
+    keep_as(model, weights)
+    if not isinstance(method, Qlora):
+        return 0
+    # its kernels know no tensors without content
+    inside: list[Any] = [model.get_submodule(name) for name in adapters.layer_matrices(model)]
+    still = [one.weight for one in inside if not one.weight.requires_grad]
+    return sum(int(weight.numel() * (weight.element_size() - NF4_BITS / 8)) for weight in still)
+
+
+def _skeleton(contract: Contract, root: Path) -> nn.Module:
+    """Return the model without its weights; raises Unfit where nobody says its shape."""
+    method = contract.tuned
+    if method is None:
+        tokenizer = contract.trained_tokenizer
+        if tokenizer.vocabulary is None:
+            raise Unfit(f"tokenizer.vocabulary: give it; a tokenizer of kind {tokenizer.kind} is not read for its size")
+        rows = tokenizer.vocabulary
+        return build(contract.decoder, rows, 0, None)
+    base = method.base
+    if base.run is not None:
+        raise Unfit(
+            f"method.base: {base.run} is a run, whose size `sovereign plan` counts; --card is for hub and folder"
+        )
+    path = root / base.folder / "config.json" if base.folder else root / base.config if base.config else None
+    if path is None:
+        raise Unfit(
+            f"method.base.config: say where the config.json of {base.hub} stands; nothing is fetched for a size"
+        )
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        kind = found.pop("model_type", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise Unfit(f"{path}: no readable config.json: {error}") from None
+    if kind not in FAMILIES:
+        raise Unfit(f"{path}: model_type {kind!r}; known here are {', '.join(FAMILIES)}")
+    from transformers import AutoConfig, AutoModelForCausalLM  # seconds, for those who ask
+
+    config: Any = AutoConfig.for_model(kind, **found)
+    made: Any = AutoModelForCausalLM
+    return Pretrained(made.from_config(config, trust_remote_code=False))
