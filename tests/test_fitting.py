@@ -87,7 +87,7 @@ def test_a_base_of_unknown_size_is_refused(tmp_path: Path) -> None:
             "method": asked.tuned.model_copy(update={"base": asked.tuned.base.model_copy(update={"config": None})})  # type: ignore[union-attr]
         }
     )
-    with pytest.raises(Unfit, match="say where the config.json of a/b stands"):
+    with pytest.raises(Unfit, match=r"say where the config\.json of a/b stands"):
         needed(silent, tmp_path)
     (tmp_path / "sizes.json").write_text(json.dumps(SIZES | {"model_type": "mamba"}))
     with pytest.raises(Unfit, match="model_type 'mamba'; known here are"):
