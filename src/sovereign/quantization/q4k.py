@@ -238,10 +238,16 @@ def dequantize_rows(rows: Tensor, weights: Tensor) -> None:
 
 def _steps(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return d * scale and dmin * minimum, float32 [n, 8] each, of aligned super-blocks [n, 144]."""
+    d, dmin, scales, minima = _factors(rows)
+    return scales.mul_(d[:, None]), minima.mul_(dmin[:, None])
+
+
+def _factors(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return d, dmin [n], scales and minima [n, 8], float32, of aligned super-blocks [n, 144]."""
     halves, *words = rows.view(torch.int32)[:, :4].t().contiguous()  # as columns, each operation is one run over all
-    d, dmin = halves.view(torch.float16).view(-1, 2, 1).float().unbind(1)
+    d, dmin = halves.view(torch.float16).view(-1, 2).t().float()
     scales, minima = _of_words(*words)
-    return scales.float().mul_(d), minima.float().mul_(dmin)
+    return d, dmin, scales.float(), minima.float()
 
 
 @functools.cache
@@ -251,7 +257,7 @@ def fused() -> Callable[[Tensor, Tensor], None]:
     masks, shares = torch.tensor([TOP, TOP << 4], dtype=torch.uint8), torch.tensor([1, 1 / 16])
 
     def write(rows: Tensor, weights: Tensor) -> None:
-        kernel(rows, masks, shares, *_steps(rows), weights.view(-1, 4, 2, 32))
+        kernel(rows, masks, shares, *_factors(rows), weights.view(-1, 4, 2, 32))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # it is called from threads of our own, each on its chunk
@@ -262,7 +268,10 @@ def fused() -> Callable[[Tensor, Tensor], None]:
     return write
 
 
-def _spread(rows: Tensor, masks: Tensor, shares: Tensor, steps: Tensor, offsets: Tensor, weights: Tensor) -> None:
+def _spread(
+    rows: Tensor, masks: Tensor, shares: Tensor, d: Tensor, dmin: Tensor, scales: Tensor, minima: Tensor, weights: Tensor
+) -> None:
     """Write super-blocks [n, 144] into weights [n, 4, 2, 32]."""
-    nibbles, steps = rows[:, 16:].view(-1, 4, 1, 32) & masks.view(2, 1), steps.view(-1, 4, 2, 1) * shares.view(2, 1)
-    weights.copy_(nibbles.float() * steps - offsets.view(-1, 4, 2, 1))
+    steps = d.view(-1, 1, 1, 1) * scales.view(-1, 4, 2, 1) * shares.view(2, 1)
+    offsets = dmin.view(-1, 1, 1, 1) * minima.view(-1, 4, 2, 1)
+    weights.copy_((rows[:, 16:].view(-1, 4, 1, 32) & masks.view(2, 1)).float() * steps - offsets)
