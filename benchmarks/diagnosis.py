@@ -207,11 +207,11 @@ def verdicts(work: Path, trial: TRIAL) -> list[dict[str, Any]]:
     """Return the fields of a run's scenario rows: with all its evidence first, then with some withheld."""
     scenario, seed = trial
     observed, told = kept(work, trial)
-    clean = clean_twin(work, seed)
+    clean = clean_twin(work, seed) if scenario.twinned else None
     held, manipulation = scenario.check(observed, told, clean)
     files = sorted((work / told["folder"] / "rows").glob("*.jsonl"))
     content = digest({file.name: digest_file(file) for file in files})
-    if scenario.referred:
+    if scenario.referred and clean is not None:
         observed = referred(observed, clean, name_of(scenarios()[0], seed))
     found = []
     for twin in (None, *scenario.twins):

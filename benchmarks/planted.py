@@ -82,6 +82,11 @@ class Scenario:
     leaked: float | None = None
 
     @property
+    def twinned(self) -> bool:
+        """Whether anything is compared with the clean run of the same seed."""
+        return self.referred or self.check in (harmless, helped, too_low)
+
+    @property
     def slug(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", f"{self.name} {self.severity}".lower()).strip("-")
 
@@ -753,33 +758,33 @@ def without(*planted: Claim, of: tuple[Claim, ...] = NEVER) -> tuple[Claim, ...]
 def scenarios() -> tuple[Scenario, ...]:
     """Return every configuration of the suite."""
     found = [
-        Scenario("healthy stream", "one epoch", 24, learns_cleanly, absent=ELSE, health="healthy", twins=(NO_JOIN, NO_PROBE)),
-        Scenario("harmless repeats", "2 passes", 8, harmless, absent=ELSE, health="healthy", plants=(few(900),), twins=(NO_JOIN,)),
-        Scenario("harmless repeats", "4 passes", 8, harmless, absent=ELSE, health="healthy", plants=(few(450),)),
-        Scenario("late spike", "recovers", 6, spikes, absent=without(of=ELSE), health="open", sets=(SMALL, QUICK),
+        Scenario("healthy stream", "one epoch", 20, learns_cleanly, absent=ELSE, health="healthy", twins=(NO_JOIN, NO_PROBE)),
+        Scenario("harmless repeats", "2 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(900),), twins=(NO_JOIN,)),
+        Scenario("harmless repeats", "4 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(450),)),
+        Scenario("late spike", "recovers", 4, spikes, absent=without(of=ELSE), health="open", sets=(SMALL, QUICK),
                  plants=(rate(lambda planned, step: 0.06 if 121 <= step <= 122 else planned),)),
-        Scenario("small validation", "60 documents", 6, learns_cleanly, absent=ELSE, health="open", sets=(SMALL,), plants=(small_validation(60),)),
+        Scenario("small validation", "60 documents", 4, learns_cleanly, absent=ELSE, health="open", sets=(SMALL,), plants=(small_validation(60),)),
     ]  # fmt: skip
     hidden = Twin("matches only", kinds=("exposure", "corpus"), planted=("CONTAMINATED",))
     for share, copies, seeds, beside in (
-        (0.005, 60, 4, 1000), (0.01, 30, 5, 1000), (0.02, 16, 4, 1000), (0.03, 12, 12, 1000), (0.1, 5, 5, 1000), (0.5, 2, 5, 500),
+        (0.005, 60, 4, 1000), (0.01, 30, 4, 1000), (0.02, 16, 4, 1000), (0.03, 12, 12, 1000), (0.1, 5, 4, 1000), (0.5, 2, 4, 500),
     ):  # fmt: skip
         found.append(Scenario(
             "exact leak", f"{100 * share:g} %", seeds, helped, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
             sets=(*KEEN, "training.sequences=4", "training.steps=400", "evaluation.every=200", QUICK), plants=(leak(share, copies, beside),), referred=True, leaked=share,
             twins=(Twin("no identities", kinds=("exposure", "corpus", "overlap"), open=("CONTAMINATED", "HEALTHY")), *((hidden,) if share >= 0.03 else ())),
         ))  # fmt: skip
-    short = ("training.steps=120", "evaluation.every=40", SMALL, QUICK)
+    short = ("training.steps=96", "evaluation.every=32", SMALL, QUICK)
     found += [
-        Scenario("leak by wrap", "2 wraps", 6, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("leak by wrap", "2 wraps", 4, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(SMALL, QUICK), plants=(looped(120, 780),), twins=(NO_JOIN,), referred=True),
-        Scenario("leak by wrap", "9 wraps", 6, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("leak by wrap", "9 wraps", 4, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(SMALL, QUICK), plants=(looped(100, 100),), referred=True),
         Scenario("leak by wrap", "38 wraps", 18, too_low, planted=("CONTAMINATED", "IMPLAUSIBLE"), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(*LARGE, "training.sequences=2", "training.steps=480", "evaluation.every=160", SMALL, QUICK), plants=(looped(20, 6),), referred=True,
                  twins=(Twin("no reference", kinds=("reference",), open=("IMPLAUSIBLE",)),)),
-        Scenario("near-duplicate leak", "10 % edited", 8, edited, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
-                 sets=("training.steps=136", QUICK), plants=(nearly(0.05, 0.1),),
+        Scenario("near-duplicate leak", "10 % edited", 6, edited, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
+                 sets=(SMALL, QUICK), plants=(nearly(0.05, 0.1),),
                  twins=(Twin("no matches", kinds=("overlap",), open=("CONTAMINATED", "HEALTHY")),)),
         Scenario("duplicates in train", "2 % × 50", 18, recites, planted=("MEMORIZED",), absent=without("MEMORIZED"), health="beside",
                  sets=(*LARGE, "training.sequences=2", "training.steps=400", "evaluation.every=200", SMALL), plants=(repeated(6, 50, 294),),
@@ -792,7 +797,7 @@ def scenarios() -> tuple[Scenario, ...]:
                  twins=(Twin("no train probe", splits=("train_probe",), open=("METRIC_ARTIFACT", "HEALTHY")),)),
         Scenario("dropout artifact", "p = 0.3", 9, misreports, planted=("METRIC_ARTIFACT",), absent=without(), health="open", sets=short, plants=(dropout(0.3),),
                  twins=(Twin("no train probe", splits=("train_probe",), open=("METRIC_ARTIFACT", "HEALTHY")),)),
-        Scenario("dropout and leak", "p = 0.3, 10 %", 5, misreports_and_leaks, planted=("METRIC_ARTIFACT", "CONTAMINATED"), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("dropout and leak", "p = 0.3, 10 %", 4, misreports_and_leaks, planted=("METRIC_ARTIFACT", "CONTAMINATED"), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(QUICK,), plants=(dropout(0.3), leak(0.1, 2, 1700)), leaked=0.1),
         Scenario("shifted validation", "other dialect", 8, harder, planted=("SHIFT",), absent=without(), health="beside", sets=short,
                  plants=(other_dialect(300),), twins=(Twin("no control", splits=("control",), open=("SHIFT",)),)),
@@ -807,19 +812,19 @@ def scenarios() -> tuple[Scenario, ...]:
         Scenario("not learned", "gains only", 6, unlearned, planted=("NOT_LEARNED",), absent=without(), sets=short, plants=(gains_only,),
                  twins=(Twin("no floors", kinds=("floor",), open=("NOT_LEARNED",)),)),
         Scenario("divergence", "rate × 1000", 6, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=(*short, "training.schedule.kind=constant", "training.schedule.peak=0.9"),
-                 unguarded=True, twins=(Twin("two evaluations", kinds=("step", "notice"), steps=2, open=("DIVERGED", "HEALTHY")),)),
+                 unguarded=True, twins=(Twin("two evaluations", kinds=("step", "notice"), steps=2, open=("DIVERGED",)),)),
         Scenario("divergence", "overflow in half precision", 6, diverges, planted=("DIVERGED",), absent=without(), sets=short, plants=(overflows,),
                  twins=(Twin("no steps", kinds=("step", "notice"), steps=2, open=("DIVERGED", "HEALTHY")),)),
         Scenario("divergence", "late and for good", 6, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=short,
-                 plants=(rate(lambda planned, step: 0.3 if step > 70 else planned),), unguarded=True),
+                 plants=(rate(lambda planned, step: 0.3 if step > 50 else planned),), unguarded=True),
         Scenario("broken loader", "constant batch", 6, repeats_batches, planted=("BROKEN_LOADER",), absent=("INVALID_DATA", "CONTAMINATED", "EVAL_PATH"), sets=short,
-                 plants=(constant_batch,), unguarded=True, twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER", "HEALTHY")),)),
+                 plants=(constant_batch,), unguarded=True, twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER",)),)),
         Scenario("broken loader", "placeholder loss", 6, placeholds, planted=("BROKEN_LOADER",), absent=("INVALID_DATA", "CONTAMINATED", "EVAL_PATH"), sets=short,
-                 plants=(exhausted(70),), twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER", "HEALTHY")),)),
+                 plants=(exhausted(60),), twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER", "HEALTHY")),)),
         Scenario("broken loader", "half repeated", 4, repeats_batches, planted=("BROKEN_LOADER",), absent=without("BROKEN_LOADER"), sets=short, plants=(half_repeated,), unguarded=True),
         Scenario("broken loader", "tokens not counted", 4, miscounts, planted=("BROKEN_LOADER",), absent=("INVALID_DATA", "CONTAMINATED"), sets=short, plants=(uncounted,)),
         Scenario("evaluation bug", "no causal mask", 6, paths_differ, planted=("EVAL_PATH",), absent=("INVALID_DATA", "CONTAMINATED", "BROKEN_LOADER"), sets=short,
-                 plants=(sees_the_future,), twins=(Twin("no paths", kinds=("path", "permuted"), open=("EVAL_PATH", "HEALTHY")),)),
+                 plants=(sees_the_future,), twins=(Twin("no paths", kinds=("path", "permuted"), open=("EVAL_PATH",)),)),
         Scenario("evaluation bug", "stale buffer", 6, paths_differ, planted=("EVAL_PATH",), absent=("INVALID_DATA", "CONTAMINATED", "BROKEN_LOADER"), sets=short,
                  plants=(stale,), twins=(Twin("no paths", kinds=("path", "permuted"), open=("EVAL_PATH", "HEALTHY")),)),
         Scenario("evaluation bug", "half the context", 6, paths_differ, planted=("EVAL_PATH",), absent=("INVALID_DATA", "CONTAMINATED", "BROKEN_LOADER"), sets=short, plants=(shortsighted,)),
@@ -828,6 +833,6 @@ def scenarios() -> tuple[Scenario, ...]:
         Scenario("evaluation bug", "retokenized midway", 18, recounted, planted=("INVALID_DATA",), absent=("CONTAMINATED", "MEMORIZED", "BROKEN_LOADER"), sets=short, plants=(retokenized,),
                  twins=(Twin("one evaluation", steps=1, open=("INVALID_DATA", "HEALTHY")),)),
         Scenario("plateau", "rate gone after three fifths", 18, stands_still, planted=("PLATEAU",), absent=without(), health="beside", sets=(*short, "evaluation.every=12"),
-                 plants=(rate(lambda planned, step: planned if step <= 72 else 1e-9),), twins=(Twin("no train probe", splits=("train_probe",), open=("PLATEAU", "HEALTHY")),)),
+                 plants=(rate(lambda planned, step: planned if step <= 60 else 1e-9),), twins=(Twin("no train probe", splits=("train_probe",), open=("PLATEAU", "HEALTHY")),)),
     ]  # fmt: skip
     return tuple(found)

@@ -235,7 +235,7 @@ def test_the_small_suite_passes() -> None:
         name: best for _, name, best in BUGS.values()
     }
     assert suite.costs(rows)["diagnosis"] == 0.0
-    assert min(suite.costs(rows)[name] for name in suite.BASELINES) > 0.5
+    assert min(suite.costs(rows)[name] for name in suite.BASELINES) >= 0.5
 
 
 @pytest.mark.parametrize("bug", BUGS)
