@@ -56,7 +56,7 @@ from sovereign.interop.reported import begin, folder_of, here
 from sovereign.measurable import measure
 from sovereign.metrics import suite
 from sovereign.metrics.intervals import Interval
-from sovereign.recording import swapped
+from sovereign.planted.swapping import swapped
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import PACKAGE, closure, evaluator_digest, files_digest, source_digest
 from sovereign.training.speed import matrix_peak

@@ -38,7 +38,8 @@ from sovereign.diagnosis.record import scores_of
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.rows import EvaluationRow, ExposureRow, ExtractionRow, FloorRow, NoticeRow, PathRow, StepRow
 from sovereign.model import decoder
-from sovereign.recording import FAULTS, swapped
+from sovereign.planted.faults import FAULTS
+from sovereign.planted.swapping import swapped
 from sovereign.training import evaluation, guards, loop, scrutiny
 
 Told = dict[str, Any]  # what a plant did, kept beside the run for its check
