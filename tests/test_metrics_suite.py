@@ -253,7 +253,7 @@ SUITE_SPEC = SPEC.replace("validation/loss: {title: Validation loss, unit: nats/
 
 
 def values(one: ScenarioRow) -> tuple[str, dict[str, Any]]:
-    return "scenario", {key: value for key, value in one.plain().items() if key not in ("run", "kind")}
+    return "scenario", {key: value for key, value in dict(one).items() if key not in ("run", "kind")}
 
 
 FOLDERS: dict[str, tuple[list[ScenarioRow], str]] = {
