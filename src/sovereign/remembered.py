@@ -8,7 +8,6 @@ out again, deleting or corrupting this memory never changes a status.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import sqlite3
