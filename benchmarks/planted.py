@@ -177,20 +177,41 @@ def looped(head: int, body: int) -> Plant:
     return planted
 
 
-def nearly(share: float, edited: float) -> Plant:
-    """Put edited validation documents into the train side: their last words are others."""
+def by_heart(count: int, copies: int) -> Plant:
+    """Validation is all that is trained on, many times and in another order each time, so that it is known from any context."""
 
     def change(corpus: Corpus, told: Told, draw: random.Random) -> dict[str, list[tuple[str, Ids]]]:
-        texts = draw.sample(corpus.texts("validation"), round(share * len(corpus.shards["validation"].documents)))
-        language, copies, alike = Language(0), [], []
-        for _, text in texts:
+        held = corpus.ids("validation")[:count]
+        told["leaked"] = [name for name, _ in held]
+        mixed = []
+        for copy in range(copies):
+            again = held if not copy else [(named(f"{name} {copy}"), ids) for name, ids in held]
+            mixed += draw.sample(again, count)
+        return {"train": mixed, "validation": held}
+
+    return of_data(change)
+
+
+def nearly(share: float, edited: float) -> Plant:
+    """Put edited validation documents into the train side: their last words are others, and they are near duplicates still."""
+
+    def change(corpus: Corpus, told: Told, draw: random.Random) -> dict[str, list[tuple[str, Ids]]]:
+        wanted, language = round(share * len(corpus.shards["validation"].documents)), Language(0)
+        alike: list[float] = []
+        copies: list[tuple[str, Ids]] = []
+        told["edited"] = []
+        texts = corpus.texts("validation")
+        for name, text in draw.sample(texts, len(texts)):
             words = text.split()
             cut = len(words) - int(edited * len(words))
             other = [*words[:cut], *(draw.choice(language.verbs) for _ in words[cut:])]
             one, two = ({tuple(some[at : at + 5]) for at in range(len(some) - 4)} for some in (words, other))
-            alike.append(len(one & two) / len(one | two))
-            copies.append((named(" ".join(other)), np.array(corpus.encode(" ".join(other)))))
-        told["edited"], told["jaccard"] = [name for name, _ in texts], min(alike)
+            share_alike = len(one & two) / len(one | two)
+            if share_alike >= 0.8 and len(copies) < wanted:
+                alike.append(share_alike)
+                copies.append((named(" ".join(other)), np.array(corpus.encode(" ".join(other)))))
+                told["edited"].append(name)
+        told["jaccard"] = min(alike)
         mixed = [*corpus.ids("train"), *copies]
         draw.shuffle(mixed)
         return {"train": mixed}
@@ -761,7 +782,7 @@ def scenarios() -> tuple[Scenario, ...]:
     found = [
         Scenario("healthy stream", "one epoch", 20, learns_cleanly, absent=ELSE, health="healthy", twins=(NO_JOIN, NO_PROBE)),
         Scenario("harmless repeats", "2 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(900),), twins=(NO_JOIN,)),
-        Scenario("harmless repeats", "4 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(450),)),
+        Scenario("harmless repeats", "3 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(600),)),
         Scenario("late spike", "recovers", 4, spikes, absent=without(of=ELSE), health="open", sets=(SMALL, QUICK),
                  plants=(rate(lambda planned, step: 0.06 if 121 <= step <= 122 else planned),)),
         Scenario("small validation", "60 documents", 4, learns_cleanly, absent=ELSE, health="open", sets=(SMALL,), plants=(small_validation(60),)),
@@ -781,8 +802,8 @@ def scenarios() -> tuple[Scenario, ...]:
                  sets=(SMALL, QUICK), plants=(looped(120, 780),), twins=(NO_JOIN,), referred=True),
         Scenario("leak by wrap", "9 wraps", 4, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(SMALL, QUICK), plants=(looped(100, 100),), referred=True),
-        Scenario("leak by wrap", "38 wraps", 18, too_low, planted=("CONTAMINATED", "IMPLAUSIBLE"), absent=("INVALID_DATA", "EVAL_PATH"),
-                 sets=(*LARGE, "training.sequences=2", "training.steps=480", "evaluation.every=160", SMALL, QUICK), plants=(looped(20, 6),), referred=True,
+        Scenario("leak by heart", "20 documents × 24", 18, too_low, planted=("CONTAMINATED", "IMPLAUSIBLE"), absent=("INVALID_DATA", "EVAL_PATH"),
+                 sets=(*LARGE, "training.sequences=2", "training.steps=240", "evaluation.every=120", SMALL, QUICK), plants=(by_heart(20, 24),), referred=True,
                  twins=(Twin("no reference", kinds=("reference",), open=("IMPLAUSIBLE",)),)),
         Scenario("near-duplicate leak", "10 % edited", 6, edited, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
                  sets=(SMALL, QUICK), plants=(nearly(0.05, 0.1),),
