@@ -344,7 +344,8 @@ def picture(rows: Sequence[ScenarioRow]) -> str:
 
 def scripts() -> tuple[str, ...]:
     """Return the files that decide what is said of a kept run: this suite, and everything that the diagnosis imports."""
-    files = closure(("sovereign.diagnosis.metrics",), ("sovereign.spec", "sovereign.evidence", "sovereign.contract"))
+    rooms = ("sovereign.diagnosis.procedure", "sovereign.diagnosis.record", "sovereign.diagnosis.reading")
+    files = closure(rooms, ("sovereign.spec", "sovereign.evidence", "sovereign.contract"))
     return (*SCRIPTS, *(f"src/sovereign/{file.relative_to(PACKAGE).as_posix()}" for file in files))
 
 
