@@ -95,6 +95,19 @@ class Scenario:
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+_BUILT: dict[str, Corpus] = {}
+
+
+def built(data: Any, tokenizer: Any, *arguments: Any) -> Corpus:
+    """Return the corpus of a data section, read and verified once while runs of one seed follow each other."""
+    key = repr((data, tokenizer))
+    if key not in _BUILT:
+        if len(_BUILT) > 2:
+            _BUILT.clear()
+        _BUILT[key] = build(data, tokenizer, *arguments)
+    return _BUILT[key]
+
+
 def of_data(change: Callable[[Corpus, Told, random.Random], dict[str, list[tuple[str, Ids]]]]) -> Plant:
     """Return a plant of other documents on some sides; the stream opens whatever stands there."""
 
@@ -103,7 +116,7 @@ def of_data(change: Callable[[Corpus, Told, random.Random], dict[str, list[tuple
         place = Path(tempfile.mkdtemp(prefix="planted-"))
 
         def changed(*arguments: Any) -> Corpus:
-            corpus = build(*arguments)
+            corpus = built(*arguments)
             shards = dict(corpus.shards)
             for side, held in change(corpus, told, random.Random(seed)).items():
                 write_shards(
