@@ -147,6 +147,17 @@ def test_a_record_that_contradicts_itself_is_read_no_further() -> None:
     assert {OPEN} == {verdict for claim, verdict in found.verdicts.items() if claim != "INVALID_DATA"}
 
 
+def test_one_evaluation_shows_neither_the_same_draw_nor_the_same_tokens() -> None:
+    """What is withheld opens verdicts: of a subset drawn anew, or a text counted anew, one evaluation alone shows nothing."""
+    plan = Plan(documents=300, redrawn=True)
+    rows = simulated(plan)
+    last = tuple(row for row in rows["evaluation"] if isinstance(row, EvaluationRow) and row.step == plan.steps)
+    found = diagnose(from_run(observed({**rows, "evaluation": last}, plan)))
+
+    assert diagnosed(plan).verdicts["COMPARABILITY_VIOLATED"] == SUPPORTED
+    assert (OPEN, OPEN) == (found.verdicts["COMPARABILITY_VIOLATED"], found.verdicts["INVALID_DATA"])
+
+
 def test_confidence_is_capped_by_the_tier() -> None:
     """Only data claims reach HIGH with identities, and memorization only with a control; nothing does from a table."""
     found = diagnosed(Plan(leak=0.05, memory=0.2))

@@ -127,6 +127,7 @@ def _run(
         digest=digest([intent.run, number]),
         measurements=tuple(one.model_copy(update={"slice": slice_}) for one in measured),
         unmeasured={},
+        scripts=intent.subjects.code,
     )
 
 

@@ -62,6 +62,10 @@ class Recipes(Record):
         description="criterion, or the contract of one -> overrides of the small contract for both its controls",
     )
     bad: dict[Id, Plant] = Field(description="criterion -> what its bad control is planted with")
+    elsewhere: dict[Id, str] = Field(
+        default={},
+        description="criterion -> the command that records its controls, where no run of this contract could",
+    )
 
 
 def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told) -> list[Path]:
@@ -71,12 +75,18 @@ def record(root: Path, located: Located, wanted: Sequence[Criterion], told: Told
     read or say nothing of a wanted criterion, and RuntimeError where a planted run did not complete.
     """
     recipes = validate(Recipes, document := read(root / RECIPES, RECIPES.as_posix()))
+    for one in wanted:
+        if one.id in recipes.elsewhere:
+            told(f"{one.id} is recorded by `{recipes.elsewhere[one.id]}`", 0, 1)
+    wanted = [one for one in wanted if one.id not in recipes.elsewhere]
     silent = [one.id for one in wanted if one.id not in recipes.bad]
     if silent:
         raise Malformed(
             [document.problem(("bad",), f"says nothing of {', '.join(silent)}: what makes a run bad for it?")]
         )
     written: list[Path] = []
+    if not wanted:
+        return written
     plants: dict[tuple[str, tuple[str, ...], Plant | None], list[tuple[Criterion, Side]]] = {}
     for one in wanted:
         small = recipes.contracts.get(one.id, recipes.contracts.get(one.contract, recipes.contract))

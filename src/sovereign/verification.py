@@ -19,7 +19,7 @@ from sovereign.canonical import Problem, digest
 from sovereign.evidence.envelope import file_name
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReplayRow, ReportedRow, StepRow
+from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReplayRow, ReportedRow, ScenarioRow, StepRow
 from sovereign.evidence.statement import Measurement, Statement
 from sovereign.gate.admission import Closing, Finding, VerifiedRun
 from sovereign.subjects import evaluator_digest
@@ -65,7 +65,7 @@ def verify(path: Path, name: str) -> VerifiedRun:
         measurements=measured,
         unmeasured=missing,
         moved=moved,
-        assurance="recomputed" if folder.intent.origin == "run" else "reported",
+        assurance="recomputed" if folder.intent.origin in ("run", "suite") else "reported",
         losses=_losses(folder),
         envelopes=folder.envelopes,
         findings=tuple(findings),
@@ -130,11 +130,12 @@ def _statement_faults(folder: RunFolder) -> Iterator[str]:
         relative = file.relative_to(folder.path).as_posix()
         if file.is_symlink() or (file.is_file() and relative not in allowed):
             yield f"the folder holds {relative}, which no statement lists"
-    from sovereign.metrics.training import due  # numpy, which few commands need
+    if intent.origin != "suite" and statement.outcome == "completed":
+        from sovereign.metrics.training import due  # numpy, which few commands need
 
-    if statement.outcome == "completed" and statement.steps != (end := due(Observed(intent, folder.rows))):
-        early = "" if end == intent.planned.steps else ", where its evaluations end it"
-        yield f"completed with {statement.steps} of {end} planned steps{early}"
+        if statement.steps != (end := due(Observed(intent, folder.rows))):
+            early = "" if end == intent.planned.steps else ", where its evaluations end it"
+            yield f"completed with {statement.steps} of {end} planned steps{early}"
 
 
 # ── an independent reader ────────────────────────────────────────────────────────────────────────
@@ -243,6 +244,11 @@ def _agree(said: Measurement, again: Measurement) -> bool:
 def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     """Yield what rows that were really observed do not show."""
     intent = observed.intent
+    if intent.origin == "suite":
+        yield from _implausible_suite(observed)
+        return
+    if observed.of(ScenarioRow):
+        yield "holds scenario rows, which only a suite observes"
     if intent.origin != "run":
         yield from _implausible_report(observed, statement)
         return
@@ -287,6 +293,31 @@ def _implausible_report(observed: Observed, statement: Statement) -> Iterator[st
     losses = [row.train_loss for row in rows if row.train_loss is not None]
     if len(losses) > 2 and len(set(losses)) == 1:
         yield f"every reported loss is {losses[0]}: a scripted run, or a placeholder"
+
+
+def _implausible_suite(observed: Observed) -> Iterator[str]:
+    """Yield what a suite of planted runs does not show."""
+    rows = observed.of(ScenarioRow)
+    others = sorted(kind for kind, found in observed.rows.items() if found and kind not in ("scenario", "notice"))
+    if others:
+        yield f"holds {', '.join(others)} rows, which are a run's own: a suite has scenario rows"
+    if not rows:
+        yield "no scenario rows: nothing was diagnosed"
+    seen: dict[str, tuple[object, ...]] = {}
+    for row in rows:
+        both = sorted(set(row.supported) & set(row.refuted))
+        if both:
+            yield f"{row.trained} ({row.withheld or 'all evidence'}): {both[0]} is supported and refuted"
+        planted = (row.scenario, row.severity, row.seed, row.rows, row.held, row.manipulation)
+        if seen.setdefault(row.trained, planted) != planted:
+            yield f"{row.trained} is two runs: another scenario, seed, digest or check under one name"
+    diagnosed = Counter((row.scenario, row.severity, row.seed, row.withheld) for row in rows)
+    for (scenario, severity, seed, withheld), count in diagnosed.items():
+        if count > 1:
+            yield f"{scenario}, {severity}, seed {seed} ({withheld or 'all evidence'}) is counted {count} times"
+    contents = Counter(digest for _, digest in {(row.trained, row.rows) for row in rows})
+    if contents and max(contents.values()) > 1:
+        yield "two runs have the same rows to the byte: one run under two names"
 
 
 def _evaluations_differ(rows: tuple[EvaluationRow, ...]) -> Iterator[str]:

@@ -108,10 +108,17 @@ def invalid_data(r: Reading) -> Finding:
             for point in r.record.points
             if point.step in summed and point.val is not None and abs(point.val - summed[point.step]) > 1e-3
         ]
-        if scores.retokenized:
-            apart.append("a document has other token counts at another step: another tokenizer, or another text")
         says = "; ".join(apart[:2]) or "documents add up to the reported losses"
         checks.append(Check(probe="documents", result="fires" if apart else "passes", says=says, weight="MEDIUM"))
+    if scores is None or len(scores.steps) < 2:
+        checks.append(absent("token counts", "no document was scored twice", "evaluations", "documents"))
+    else:
+        says = "every document has the same token count at each step"
+        if scores.retokenized:
+            says = "a document has other token counts at another step: another tokenizer, or another text"
+        checks.append(
+            Check(probe="token counts", result="fires" if scores.retokenized else "passes", says=says, weight="MEDIUM")
+        )
     return settle("INVALID_DATA", checks)
 
 
@@ -256,8 +263,8 @@ def comparability_violated(r: Reading) -> Finding:
     window, fixed, checkpoint = settings.train_window_steps, settings.val_fixed, settings.same_checkpoint
     if (window or 1) > 1 or re.search(r"\bmean (of|since|over)\b|running mean", r.scope, re.IGNORECASE):
         checkpoint = False  # a mean over steps is of as many weights
-    if scores is not None and (fixed is None or not scores.fixed):
-        fixed = scores.fixed
+    if scores is not None and len(scores.steps) > 1 and (fixed is None or not scores.fixed):
+        fixed = scores.fixed  # one evaluation alone shows no other draw, and not the same one either
     single = of_one_batch(r.scope)
     respects: tuple[tuple[str, bool | None, str, str], ...] = (
         ("mode", None if r.mode is None else r.mode == "eval", "training is scored in training mode, validation in evaluation mode", "scope"),

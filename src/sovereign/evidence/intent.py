@@ -25,7 +25,7 @@ Instant = Annotated[
 ]
 
 
-Origin = Literal["run", "callback", "import"]
+Origin = Literal["run", "callback", "import", "suite"]
 
 
 class Subjects(Record):
@@ -107,7 +107,8 @@ class Intent(Record):
     run: RunId
     origin: Origin = Field(
         default="run",
-        description="who trained: sovereign, somebody else's trainer watched live, or one read of in a log",
+        description="who trained: sovereign, somebody else's trainer watched live, or one read of in a log; a suite diagnoses "
+        "runs with planted causes",
     )
     written: Instant
     spec: str = Field(description="name of the spec that holds the criteria")
@@ -124,7 +125,9 @@ class Intent(Record):
     parent: str | None = Field(default=None, description="contract/run of the base that is tuned, where it is a run")
     answers: tuple[Digest, ...] = Field(default=(), description="evidence of falsified results that this run answers")
     command: str
-    scripts: tuple[str, ...] = Field(default=(), description="files a callback's code subject digests, from the root")
+    scripts: tuple[str, ...] = Field(
+        default=(), description="files a callback's or a suite's code subject digests, from the root"
+    )
     sovereign: str
     seal: Digest = Field(description="digest of this document without this line")
 

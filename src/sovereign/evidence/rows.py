@@ -544,6 +544,51 @@ class GenerationRow(Row):
     seed: Count
 
 
+ClaimName = Annotated[str, Field(pattern=r"^[A-Z]+(_[A-Z]+)*$", max_length=32)]
+
+
+class ScenarioRow(Row):
+    """What the diagnosis said of a run with something planted in it, what it had to say, and the proof that the plant took.
+
+    A trained run stands in several rows: one with all its evidence, others with some of it withheld. Claims that are
+    neither planted, nor absent, nor to be left open may follow from the plant, or not: nothing is asked of them.
+    """
+
+    kind: Literal["scenario"] = "scenario"
+    trained: str = Field(max_length=96, description="the run that was trained; its folder is kept apart")
+    rows: str = Field(pattern=r"^sha256:[0-9a-f]{64}$", description="digest of the files of rows it was read from")
+    scenario: str = Field(max_length=64)
+    severity: str = Field(max_length=64)
+    seed: Count
+    withheld: str = Field(
+        default="", max_length=64, description="the evidence that was taken away; empty where none was"
+    )
+    health: Literal["healthy", "sick", "beside", "open"] = Field(
+        description="beside: a fault that the definition of health lets stand beside it, so that the headline must name it; "
+        "open: nothing is asked"
+    )
+    planted: tuple[ClaimName, ...] = Field(default=(), description="must be SUPPORTED")
+    absent: tuple[ClaimName, ...] = Field(default=(), description="must not be SUPPORTED")
+    open: tuple[ClaimName, ...] = Field(default=(), description="must be INCONCLUSIVE: the evidence was withheld")
+    held: bool = Field(description="whether the plant took, by the run's own rows; otherwise the run is void")
+    manipulation: str = Field(max_length=200, description="what shows it")
+    supported: tuple[ClaimName, ...]
+    refuted: tuple[ClaimName, ...]
+    headline: ClaimName
+    documents: Count = Field(description="validation documents scored at the last evaluation")
+    leaked: Share | None = Field(default=None, description="share of the validation documents that were trained on")
+    overlap: tuple[Literal["identities", "matches"], ...] = Field(
+        default=(), description="probes of overlap that fired"
+    )
+    easier: bool | None = Field(
+        default=None, description="whether validation lies below the control beyond its interval"
+    )
+    online_gap: float | None = Field(
+        default=None, description="last validation loss minus the training loss logged with it"
+    )
+    rise: float | None = Field(default=None, description="last validation loss over the lowest, minus 1")
+
+
 AnyRow = (
     CorpusRow
     | TokenizerRow
@@ -581,6 +626,7 @@ AnyRow = (
     | PredictionRow
     | GenerationRow
     | InheritedRow
+    | ScenarioRow
 )
 KINDS: dict[str, type[Row]] = {
     kind.model_fields["kind"].default: kind
@@ -621,6 +667,7 @@ KINDS: dict[str, type[Row]] = {
         PredictionRow,
         GenerationRow,
         InheritedRow,
+        ScenarioRow,
     )
 }
 

@@ -100,7 +100,7 @@ class RunNote(Record):
 
     run: str
     state: Literal["completed", "diverged", "abandoned", "open", "unconcluded", "invalid"]
-    origin: Literal["run", "callback", "import"] = "run"
+    origin: Literal["run", "callback", "import", "suite"] = "run"
     exploratory: str = ""
     seed: int | None = None
     steps: int = 0

@@ -15,6 +15,7 @@ from sovereign.metrics import (
     parity,
     positions,
     reported,
+    suite,
     text,
     training,
     tuning,
@@ -75,6 +76,7 @@ METRICS: dict[str, Measured] = {
     "generation/copied_rate": tuning.copied_rate,
     "reported/validation_loss": reported.validation_loss,
     **parity.METRICS,
+    **suite.METRICS,
 }
 # slice -> the part of the rows that it is; a metric is measured of a slice where those rows suffice
 SLICES: dict[str, Callable[[Observed], Observed]] = {"llama.cpp": parity.by_llamacpp}

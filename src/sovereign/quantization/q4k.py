@@ -269,7 +269,14 @@ def fused() -> Callable[[Tensor, Tensor], None]:
 
 
 def _spread(
-    rows: Tensor, masks: Tensor, shares: Tensor, d: Tensor, dmin: Tensor, scales: Tensor, minima: Tensor, weights: Tensor
+    rows: Tensor,
+    masks: Tensor,
+    shares: Tensor,
+    d: Tensor,
+    dmin: Tensor,
+    scales: Tensor,
+    minima: Tensor,
+    weights: Tensor,
 ) -> None:
     """Write super-blocks [n, 144] into weights [n, 4, 2, 32]."""
     steps = d.view(-1, 1, 1, 1) * scales.view(-1, 4, 2, 1) * shares.view(2, 1)

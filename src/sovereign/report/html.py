@@ -321,7 +321,7 @@ def _remark(run: RunNote) -> str:
 
 
 def _state(run: RunNote) -> Markup:
-    origin = {"run": "", "callback": " · watched", "import": " · imported"}[run.origin]
+    origin = {"run": "", "callback": " · watched", "import": " · imported", "suite": " · suite"}[run.origin]
     return element("span", run.state + origin, class_=f"pill state-{run.state}")
 
 
