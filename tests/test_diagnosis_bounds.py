@@ -19,9 +19,20 @@ from sovereign.diagnosis.bounds import (
     shares_to_decide,
     units_to_decide,
 )
-from sovereign.metrics.intervals import Interval, Unmeasurable, auc
+from sovereign.metrics.intervals import Interval, Unmeasurable, auc, clopper_pearson
 
 counts = st.integers(10, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts)
+def test_clopper_pearson_is_the_exact_interval(counted: tuple[int, int]) -> None:
+    """As scipy's binomtest gives it; none of 300 leaves at most 1.2 % two-sided, and 1.0 % one-sided."""
+    from scipy.stats import binomtest
+
+    successes, n = counted
+    ours, theirs = clopper_pearson(successes, n), binomtest(successes, n).proportion_ci(method="exact")
+
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
 @given(counts, counts)

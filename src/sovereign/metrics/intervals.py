@@ -170,6 +170,18 @@ def newcombe(first: tuple[int, int], second: tuple[int, int], z: float = Z) -> I
     return Interval(value, low, high, min(first[1], second[1]), "Newcombe")
 
 
+def clopper_pearson(successes: int, n: int) -> Interval:
+    """Return a share with its exact interval (Clopper & Pearson 1934), which never covers less than it says."""
+    from scipy.special import betaincinv  # here: it loads slowly, and many measurements are counts
+
+    if n < 1:
+        raise Unmeasurable("no trials")
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Interval(successes / n, low, high, n, "Clopper-Pearson")
+
+
 def auc(members: Floats, others: Floats) -> Interval:
     """Return the probability that a member scores above another, ties half, with DeLong's interval (1988)."""
     n = _enough(min(len(members), len(others)), 10)
