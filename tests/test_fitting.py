@@ -99,12 +99,12 @@ def test_a_base_of_unknown_size_is_refused(tmp_path: Path) -> None:
     ("name", "needs"),
     [
         ("voice-158-xl", {"training.weights: fp32"}),
-        ("style-run3-3b", {"training.weights: fp32"}),
-        ("style-run4-3b", {"training.weights: fp32"}),
+        ("style-run3-3b", set()),
+        ("style-run4-3b", set()),
     ],
 )
 def test_the_founding_projects_fit_sixteen_gib(name: str, needs: set[str]) -> None:
-    """At their original size they fit a card of 16 GiB as shipped, and not without the switches named."""
+    """At their original size they fit a card of 16 GiB as shipped; GPT-2-XL does not with weights in fp32."""
     found = list(fits(Contract.load(ROOT / f"contracts/{name}.yaml"), ROOT, 16))
 
     assert found[0].fits

@@ -83,6 +83,18 @@ def test_a_classifier_of_one_label_recalls_nothing_of_the_other() -> None:
     assert tuning.above_majority(seen).low < 0 < tuning.above_majority(seen).high
 
 
+def test_a_classifier_stands_beside_its_base_asked_by_prompt() -> None:
+    """Eight of ten right against five: the difference with Newcombe's interval; without a prompt it is not measured."""
+    rows = [predicted("model", "a", "ab"[number > 7], number) for number in range(10)]
+    asked = [predicted("prompt", "a", "ab"[number > 4], number) for number in range(10)]
+    found = tuning.above_prompted(observed(prediction=[*rows, *asked]))
+
+    assert pytest.approx(0.3) == found.value
+    assert found.low < 0.3 < found.high
+    with pytest.raises(Unmeasurable, match="by prompt"):
+        tuning.above_prompted(observed(prediction=rows))
+
+
 def answered(writer: Any, number: int, text: str, **more: Any) -> GenerationRow:
     return GenerationRow(
         run=RUN, step=1, writer=writer, prompt_id=number, attempt=0, prompt="p", reference="the number of them", text=text,

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from tuned import LABELS, PAIRS, carried_out, planned, repository, rows, tuned
 
 from sovereign.corpus import tokens
+from sovereign.corpus.examples import ExampleSet
 from sovereign.model.pretrained import Unfit, load_folder
 from sovereign.plan import Refused
 from sovereign.training.sampling import sample
+from sovereign.tuning import as_declared
 
 VOCABULARY = 300
 GPT2 = "{kind: lora, base: {folder: model}, context: 32, adapter: {rank: 2, alpha: 4, targets: [c_attn, c_proj]}}"
@@ -108,6 +110,32 @@ def test_a_folder_is_made_a_classifier(tmp_path: Path) -> None:
     assert {"model", "majority", "bag_of_words"} == {row["by"] for row in rows(concluded.folder, "prediction")}
 
 
+def test_a_base_is_asked_by_prompt(tmp_path: Path) -> None:
+    """The label whose name transformers' own logits find likeliest behind the prompt, text by text, is the one that is noted."""
+    method = GPT2.replace("kind: lora", "kind: classification")
+    root = folder(tmp_path / "r")
+    asked = ', prompted: {prompt: "Review: {content} Felt:", answers: {warm: " river_bank", cold: " stone_bridge"}}'
+    text = tuned("x", LABELS, method, steps=12, samples=asked)
+    concluded = carried_out(root, text)
+    data = planned(root, text).corpus
+    assert isinstance(data, ExampleSet)
+    net = AutoModelForCausalLM.from_pretrained(root / "model").eval().requires_grad_(False)
+    said = {row["document"]: row["predicted"] for row in rows(concluded.folder, "prediction") if row["by"] == "prompt"}
+    expected = {}
+    for document in said:
+        given = [data.end_of_text, *data.encode(f"Review: {data.examples[document].text}"), *data.encode(" Felt:")]
+        likely = {}
+        for label, name in (("warm", " river_bank"), ("cold", " stone_bridge")):
+            answer = data.encode(name)
+            logits = net(torch.tensor([[*given, *answer]])).logits[0].log_softmax(-1)
+            likely[label] = sum(float(logits[len(given) + at - 1, one]) for at, one in enumerate(answer))
+        expected[document] = max(likely, key=lambda label: likely[label])
+
+    assert "completed" == concluded.outcome, concluded.reason
+    assert len(said) > 10
+    assert expected == said
+
+
 def renamed(root: Path) -> None:
     file = root / "model/model.safetensors"
     tensors = load_file(file)
@@ -161,3 +189,15 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None:
     found = planned(folder(tmp_path / "r", vocabulary=310), tuned("x", PAIRS, GPT2))
 
     assert "the tokenizer has 310 entries, and the embedding 300 rows" in found.refusals[0]
+
+
+def test_a_model_of_other_sizes_than_declared_is_refused(tmp_path: Path) -> None:
+    """What a contract says of a hub model's size, by which it was planned, is held to what was fetched."""
+    root = folder(tmp_path / "r")
+    sizes = tmp_path / "sizes.json"
+    sizes.write_text('{"model_type": "gpt2", "n_layer": 2}')
+    as_declared(root / "model", sizes)
+    sizes.write_text('{"model_type": "gpt2", "n_layer": 48}')
+
+    with pytest.raises(Unfit, match="n_layer is 2, declared as 48"):
+        as_declared(root / "model", sizes)

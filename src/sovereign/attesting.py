@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sovereign.corpus.build import Corpus
-from sovereign.corpus.examples import HELD_OUT, Encoded, ExampleSet, padded
+from sovereign.corpus.examples import HELD_OUT, IGNORED, Encoded, ExampleSet, padded
 from sovereign.corpus.labels import BagOfWords, majority
 from sovereign.corpus.scoring import scored
 from sovereign.model.adapters import adapted
@@ -173,16 +174,45 @@ def predictions(plan: Plan, model: nn.Module, step: int) -> Rows:
     common = majority([one.label for one in train])
     for side in HELD_OUT:
         some = data.sides[side][: plan.contract.evaluation.documents]
-        for one, number in zip(some, predicted(model, some, plan), strict=True):
+        asked = prompted(plan, some)
+        for at, (one, number) in enumerate(zip(some, predicted(model, some, plan), strict=True)):
             example = data.examples[one.document]
-            for by, label in (
-                ("model", data.labels[number]),
-                ("majority", common),
-                ("bag_of_words", words.label(example.text)),
-            ):
+            given = [("model", data.labels[number]), ("majority", common), ("bag_of_words", words.label(example.text))]
+            for by, label in (*given, *([("prompt", asked[at])] if asked else [])):
                 yield "prediction", {
                     "step": step, "split": side, "by": by, "document": one.document, "label": example.label, "predicted": label,
                 }  # fmt: skip
+
+
+def prompted(plan: Plan, some: Sequence[Encoded]) -> list[str]:
+    """Return the label whose name the base finds likeliest behind each text in the contract's prompt; none without one.
+
+    A text that leaves no room for the prompt is cut at its end, the prompt never.
+    """
+    settings, data, tuning = plan.contract.evaluation.prompted, plan.corpus, plan.tuning
+    if settings is None or tuning is None or not some:
+        return []
+    assert isinstance(data, ExampleSet)
+    before, after = settings.prompt.split("{content}")
+    answers = [data.encode(settings.answers.get(label, label)) for label in data.labels]
+    behind = data.encode(after) if after else []
+    room = plan.contract.context - max(map(len, answers)) - len(behind)
+    asked = []
+    for one in some:
+        given = [data.end_of_text, *data.encode(before + data.examples[one.document].text)][:room] + behind
+        for answer in answers:
+            ids = np.array([*given, *answer], dtype=np.int64)
+            targets = np.where(np.arange(len(ids) - 1) < len(given) - 1, IGNORED, ids[1:])
+            asked.append(Encoded(one.document, ids[:-1], targets))
+    placed: Any = {
+        "batch": plan.contract.evaluation.batch,
+        "context": plan.contract.context,
+        "precision": plan.precision,
+        "device": plan.device,
+    }
+    found = evaluate_examples(tuning.base().to(plan.device), asked, **placed)
+    lost = np.array([nll for _, nll, _ in found]).reshape(len(some), len(answers))
+    return [data.labels[number] for number in lost.argmin(1)]
 
 
 def predicted(model: Classifier, some: Sequence[Encoded], plan: Plan) -> list[int]:

@@ -111,6 +111,8 @@ def _from_scratch(contract: Contract) -> None:
         raise ValueError("data.split.inherit has nobody to inherit from; a model from scratch has no base")
     if contract.evaluation.generation is not None:
         raise ValueError("evaluation.generation compares with a base; evaluation.samples is for a model from scratch")
+    if contract.evaluation.prompted is not None:
+        raise ValueError("evaluation.prompted asks a classifier's base; a model from scratch has none")
 
 
 def _tuned(contract: Contract) -> None:
@@ -130,6 +132,10 @@ def _tuned(contract: Contract) -> None:
     if contract.shipping is not None:
         raise ValueError(
             "shipping exports a model from scratch; `sovereign export` takes a tuned run once it has closed"
+        )
+    if contract.evaluation.prompted is not None and not data.labelled:
+        raise ValueError(
+            f"evaluation.prompted labels texts, and a source of kind {data.source.kind} has no labels; remove it"
         )
     if data.split.inherit and not method.base.run:
         raise ValueError(f"data.split.inherit needs a base run; nobody knows what {method.base} was trained on")

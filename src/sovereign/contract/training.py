@@ -200,6 +200,23 @@ class Generation(Record):
     attempts: int = Field(default=5, ge=1, description="answers to each canary; all of them are kept")
 
 
+class Prompted(Record):
+    """Labels by prompt: held-out texts written into it for the base, which never saw a label; the likeliest answer counts."""
+
+    prompt: str = Field(description="{content} stands once in it, where the text is to stand")
+    answers: dict[str, str] = Field(
+        default={}, description="label -> what it is called; a label that is absent is its own"
+    )
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Prompted:
+        if self.prompt.count("{content}") != 1:
+            raise ValueError(f"prompt: {self.prompt!r} must hold {{content}} once")
+        if len(set(self.answers.values())) != len(self.answers):
+            raise ValueError("answers: two labels are called the same")
+        return self
+
+
 class Evaluation(Record):
     """What is measured on the way, in evaluation mode: the same documents every time."""
 
@@ -210,5 +227,6 @@ class Evaluation(Record):
     samples: Samples = Samples()
     probes: Probes = Probes()
     generation: Generation | None = Field(default=None, description="of a tuned model")
+    prompted: Prompted | None = Field(default=None, description="beside a classifier, on the same texts")
     replay: int = Field(default=3, ge=0, description="steps repeated from a checkpoint to show that resuming is exact")
     long_context: LongContext | None = None

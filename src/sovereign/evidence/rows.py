@@ -521,7 +521,9 @@ class PredictionRow(Row):
     kind: Literal["prediction"] = "prediction"
     step: Count
     split: Literal["validation", "control"]
-    by: Literal["model", "majority", "bag_of_words"]
+    by: Literal["model", "majority", "bag_of_words", "prompt"] = Field(
+        description="prompt: the base, which was asked and never trained on a label"
+    )
     document: DocumentId
     label: str
     predicted: str

@@ -71,6 +71,7 @@ METRICS: dict[str, Measured] = {
     "classification/accuracy": tuning.accuracy,
     "classification/above_majority": tuning.above_majority,
     "classification/above_bag_of_words": tuning.above_bag_of_words,
+    "classification/above_prompted": tuning.above_prompted,
     "classification/least_recall": tuning.least_recall,
     "generation/chrf_gain": tuning.chrf_gain,
     "generation/copied_rate": tuning.copied_rate,

@@ -157,6 +157,11 @@ def above_bag_of_words(observed: Observed) -> Interval:
     return newcombe(_right(observed, "model"), _right(observed, "bag_of_words"))
 
 
+def above_prompted(observed: Observed) -> Interval:
+    """Return the accuracy above that of the base, which is asked by prompt about the same texts."""
+    return newcombe(_right(observed, "model"), _right(observed, "prompt"))
+
+
 def least_recall(observed: Observed) -> Interval:
     """Return the lowest share of a label's control texts that get it: a classifier of one label has 0."""
     rows = [row for row in observed.of(PredictionRow) if row.by == "model" and row.split == "control"]
