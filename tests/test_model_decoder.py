@@ -120,6 +120,7 @@ def test_the_chunked_loss_is_cross_entropy_to_the_last_digits(n, monkeypatch):
     for a, b in zip(mine, plain, strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(token_losses(hidden, weight, targets).sum(), expected, atol=1e-10, rtol=1e-10)
+    assert 0 == linear_cross_entropy(*mine, torch.full_like(targets, IGNORED))
 
 
 def test_a_frozen_head_costs_no_gradient_and_changes_none():

@@ -21,6 +21,12 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
     A scalar, in at least float32. Targets equal to IGNORED count nothing and move nothing.
     """
+    # prompts and padding are two thirds of a batch of examples. A GPU would have to be asked how many they are, and
+    # tensors without content, or a compiler, have no answer
+    if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
+        counted = (targets != IGNORED).nonzero().squeeze(1)
+        if 0 < len(counted) < len(targets):
+            hidden, targets = hidden.index_select(0, counted), targets[counted]
     return _LinearCrossEntropy.apply(hidden, weight, targets)
 
 
