@@ -52,8 +52,9 @@ def command(
     """
     from sovereign.evidence.rows import KINDS, line
     from sovereign.gate.profile import Exit
-    from sovereign.parity.check import GREEDY, check
+    from sovereign.parity.check import check
     from sovereign.parity.compare import Incomparable, require_alike
+    from sovereign.parity.continuing import TOKENS
     from sovereign.parity.llamacpp import Unloadable
     from sovereign.parity.prompts import PROMPTS, from_file
     from sovereign.parity.verdict import measurements, verdict
@@ -78,7 +79,7 @@ def command(
         )
         with (
             telling() as told,
-            _engine(engine, candidate, second, max(map(len, kept), default=2) + GREEDY) as (used, missing),
+            _engine(engine, candidate, second, max(map(len, kept), default=2) + TOKENS) as (used, missing),
         ):
             if used is not None:
                 _require_engine_alike(second, used, texts[: len(kept)])

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sovereign.model.decoder import Cache, Decoder
 from sovereign.parity.compare import LEAST_PROMPTS, Incomparable, Measured, compared, every, relative
+from sovereign.parity.continuing import continued, stepwise
 from sovereign.parity.forward import (
     LOGITS,
     PRODUCTS,
@@ -36,7 +36,6 @@ LOCATED_PROMPTS = 4
 NOISE_PROMPTS, NOISE_DRAWS = 16, 2  # one draw of errors is too few to be a floor: it falls on few directions
 NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
 CARRIED_OUT = ("implementation", "whole", "decode")  # the comparisons with what the candidate's engine computed
-GREEDY = 16  # tokens with which both sides go on from a prompt
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def check(
             with torch.no_grad():
                 found = model(torch.tensor([list(ids)]))[0].double()
             say("whole", wanted, found)
-            say("decode", found, _stepwise(model, ids).double())
+            say("decode", found, stepwise(model, ids).double())
             continue
         trace = observe(ids)
         found = trace[(candidate.shape.layers, LOGITS.name)]
@@ -103,7 +102,11 @@ def check(
         say("whole", wanted, found)
         say("decode", found, stepped[number].double())
         _say_layers(like, like_single, trace, ids, log, name)
-    _say_greedy(reference, engine or candidate.decoder(), prompts, log, name)
+    for both in continued(reference, engine or candidate.decoder(), prompts):
+        log(
+            "parity_greedy", document=document(both.prompt), engine=name, reference=both.reference, candidate=both.candidate,
+            margin=tuple(map(_short, both.margin)),
+        )  # fmt: skip
     told("parity", len(prompts), len(prompts))
     for tensor in tensors(reference, candidate):
         log("parity_tensor", **asdict(tensor))
@@ -200,51 +203,6 @@ def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str], seed
     if reference.shape.tied_embeddings:
         held[HEAD] = held[reference.holder(HEAD)]
     return replace(single, tensors=held)
-
-
-def _stepwise(model: Decoder, ids: Sequence[int]) -> Tensor:
-    """Return logits [t, v] of our decoder, one token at a time."""
-    cache, rows = Cache(model, 1, len(ids)), []
-    with torch.no_grad():
-        for token in ids:
-            rows.append(model.step(torch.tensor([[token]]), cache)[0, 0])
-            cache.lengths += 1
-    return torch.stack(rows)
-
-
-def _say_greedy(
-    reference: Weights, candidate: Decoder | LlamaCpp, prompts: Sequence[Sequence[int]], log: Log, engine: str
-) -> None:
-    """Log how both sides go on from each prompt, of which as much is kept as leaves room in the context."""
-    model, room = reference.decoder(), max(1, reference.shape.context - GREEDY)
-    for ids in prompts:
-        begun = list(ids)[:room]
-        count = min(GREEDY, reference.shape.context - len(begun))
-        if count < 1:
-            continue
-        chosen, margins = _greedy(model, begun, count)
-        others = (
-            candidate.greedy(begun, count) if isinstance(candidate, LlamaCpp) else _greedy(candidate, begun, count)[0]
-        )
-        log(
-            "parity_greedy", document=document(ids), engine=engine, reference=tuple(chosen), candidate=tuple(others),
-            margin=tuple(map(_short, margins)),
-        )  # fmt: skip
-
-
-def _greedy(model: Decoder, ids: Sequence[int], count: int) -> tuple[list[int], list[float]]:
-    """Return the tokens with which a decoder goes on, and how far each stood above the next most likely one, in nats."""
-    cache, given = Cache(model, 1, len(ids) + count), list(ids)
-    chosen: list[int] = []
-    margins: list[float] = []
-    with torch.no_grad():
-        while len(chosen) < count:
-            highest = model.step(torch.tensor([given]), cache)[0, -1].topk(2)
-            cache.lengths += len(given)
-            given = [int(highest.indices[0])]
-            chosen += given
-            margins.append(float(highest.values[0] - highest.values[1]))
-    return chosen, margins
 
 
 # ── rounding ties ────────────────────────────────────────────────────────────────────────────────

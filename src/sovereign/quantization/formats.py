@@ -22,12 +22,6 @@ class Format:
     quantize: Callable[[Tensor], Tensor]  # float [..., k] -> uint8 [..., k / block * bytes]
     dequantize: Callable[[Tensor], Tensor]  # uint8 [..., k / block * bytes] -> float32 [..., k]
 
-    def row_bytes(self, weights: int) -> int:
-        """Return the bytes of a row of so many weights; ValueError where blocks do not fill it."""
-        if weights <= 0 or weights % self.block:
-            raise ValueError(f"{self.name}: a row of {weights} weights; it must be a multiple of {self.block}")
-        return weights // self.block * self.bytes
-
 
 def _as(name: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     def quantize(weights: Tensor) -> Tensor:
