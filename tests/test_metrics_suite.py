@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from simulated import Plan, observed, simulated, without
 from statsmodels.stats.proportion import proportion_confint
 
 from sovereign.diagnosis import claims, procedure, record
+from sovereign.diagnosis.findings import CLAIMS
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.rows import ScenarioRow
 from sovereign.metrics import suite
@@ -245,6 +249,44 @@ def test_each_bug_of_the_diagnosis_is_seen_by_its_metric(bug: str, monkeypatch: 
     plant(monkeypatch)
 
     assert measured(metric, *scored()).value != best
+
+
+# ── the full suite: what it plants is what the criteria ask for ──────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def planted() -> Iterator[Any]:
+    """The module benchmarks/planted.py, which stands in no package."""
+    folder = Path(__file__).parent.parent / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        spec = importlib.util.spec_from_file_location("planted", folder / "planted.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, "planted", module)  # a dataclass looks its module up
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_the_full_suite_can_meet_its_criteria(planted: Any) -> None:
+    """At least 200 runs; 17 of every claim, the fewest whose recall can be shown to reach 0.80; ten leaks of 3 %; 59 of the rest."""
+    found = planted.scenarios()
+    runs, twins, accusable = sum(one.seeds for one in found), 0, 0
+    planned: Counter[str] = Counter()
+    for one in found:
+        planned.update(dict.fromkeys(one.planted, one.seeds))
+        planned["HEALTHY"] += one.seeds * (one.health == "healthy")
+        twins += one.seeds * sum(bool(twin.open) for twin in one.twins)
+        accusable += one.seeds * bool({"CONTAMINATED", "MEMORIZED"} & set(one.absent))
+
+    assert runs >= 200
+    assert min(planned.values()) >= 17, planned
+    assert set(planned) == {*CLAIMS} - {"POSITION_ARTIFACT"}, "what is never planted is never shown to be found"
+    assert min(twins, accusable) >= 59
+    assert sum(one.seeds for one in found if one.name == "exact leak" and one.leaked == 0.03) >= 10
+    assert len({one.slug for one in found}) == len(found), "two scenarios under one name"
+    assert not [one.slug for one in found if set(one.planted) & set(one.absent)]
 
 
 # ── a suite's run folder ─────────────────────────────────────────────────────────────────────────
