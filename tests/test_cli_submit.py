@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def preempt(job: int) -> None:
                 os.kill(int(place.name), signal.SIGUSR2)
         except OSError:
             continue
+
+
+def test_the_code_a_queue_leaves_with_comes_out(tmp_path: Path) -> None:
+    """A handler that exits a running command so that the task is requeued is not taken for a closed pipe."""
+    (tmp_path / "spec").mkdir()
+    os.mkfifo(tmp_path / "spec/never-written.yaml")
+    code = (
+        "import signal, sys; from sovereign.cli.main import exit_of\n"
+        "signal.signal(signal.SIGALRM, lambda *_: sys.exit(144)); signal.setitimer(signal.ITIMER_REAL, 0.3)\n"
+        "sys.exit(exit_of(['spec', 'lint', '--root', '.']))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, check=False).returncode == 144
 
 
 def test_a_faulty_contract_is_told_before_it_is_queued(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sovereign.contract.model import Experts
 from sovereign.contract.training import Adamw, Schedule, Training
 from sovereign.model.decoder import Cache, build, hf_config, rotation_table
 from sovereign.model.decoder import Experts as Mixture
-from sovereign.model.kernels import _with_sinks, attention, linear_cross_entropy
+from sovereign.model.kernels import _with_sinks, attention, linear_cross_entropy, rms_norm, rotate
 from sovereign.training.checkpoint import weights, weights_digest
 from sovereign.training.evaluation import evaluate
 from sovereign.training.memory import training_bytes
@@ -99,32 +99,24 @@ def test_the_weights_of_a_seed_are_drawn_in_a_fixed_order():
 
 
 def plain_loss(model, inputs, targets):
-    """Return the loss of the decoder as it was before it had options, operation by operation."""
+    """Return the loss of the decoder as it was before it had options, kernel by kernel."""
     shape, named = model.shape, dict(model.named_parameters())
-    cos, sin = rotation_table(shape, shape.context)
-    cos, sin = cos[: inputs.shape[1]], sin[: inputs.shape[1]]
-
-    def turned(x):
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-
     b, t = inputs.shape
+    cos, sin = (part[:t, None].repeat(1, 1, 2) for part in rotation_table(shape, shape.context))
     x = F.embedding(inputs, named["model.embed_tokens.weight"])
     for at in range(shape.layers):
         own = {
             name.split(".", 3)[3]: weight for name, weight in named.items() if name.startswith(f"model.layers.{at}.")
         }
-        y = F.rms_norm(x, (shape.hidden,), own["input_layernorm.weight"], shape.norm_epsilon)
-        q, k, v = (
-            F.linear(y, own[f"self_attn.{one}_proj.weight"]).view(b, t, -1, shape.head_dim).transpose(1, 2)
-            for one in "qkv"
-        )
-        mixed = F.scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True, enable_gqa=True)
+        y = rms_norm(x, own["input_layernorm.weight"], shape.norm_epsilon)
+        q, k, v = (F.linear(y, own[f"self_attn.{one}_proj.weight"]).view(b, t, -1, shape.head_dim) for one in "qkv")
+        heads = (x.transpose(1, 2) for x in (rotate(q, cos, sin), rotate(k, cos, sin), v))
+        mixed = F.scaled_dot_product_attention(*heads, is_causal=True, enable_gqa=True)
         x = x + F.linear(mixed.transpose(1, 2).reshape(b, t, -1), own["self_attn.o_proj.weight"])
-        y = F.rms_norm(x, (shape.hidden,), own["post_attention_layernorm.weight"], shape.norm_epsilon)
+        y = rms_norm(x, own["post_attention_layernorm.weight"], shape.norm_epsilon)
         gated = F.silu(F.linear(y, own["mlp.gate_proj.weight"])) * F.linear(y, own["mlp.up_proj.weight"])
         x = x + F.linear(gated, own["mlp.down_proj.weight"])
-    x = F.rms_norm(x, (shape.hidden,), named["model.norm.weight"], shape.norm_epsilon)
+    x = rms_norm(x, named["model.norm.weight"], shape.norm_epsilon)
     head = named.get("lm_head.weight", named["model.embed_tokens.weight"])
     return linear_cross_entropy(x.flatten(0, 1), head, targets.flatten())
 
@@ -298,12 +290,12 @@ def test_sinks_are_those_of_gpt_oss(heads, kv_heads, window):
     theirs = GptOssAttention(config, 0).double()
     theirs.load_state_dict(mine.layers[0].self_attn.state_dict(), strict=True)
     x = torch.randn(2, 20, 32, dtype=torch.float64, generator=draw)
-    rotation = mine.rotation(20)
+    rotation = mine.rotation(20, torch.float64)
     places = torch.arange(20)
     hidden = (places > places[:, None]) | (places <= places[:, None] - (window or 20))
     mask = torch.zeros(1, 1, 20, 20, dtype=torch.float64).masked_fill(hidden, -math.inf)
     ours = mine.layers[0].self_attn(x, rotation, mine.seen(ids_of(2, 20)), None, 0)
-    other, _ = theirs(x, tuple(part[None].double() for part in rotation), mask)
+    other, _ = theirs(x, tuple(part[None, :, 0, :4] for part in rotation), mask)
     for out in (ours, other):
         out.square().sum().backward()
 

@@ -104,8 +104,12 @@ def exit_of(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
-    except (BrokenPipeError, SystemExit):  # of itself, click exits only where the reader has gone: with 1
+    except BrokenPipeError:
         return _unread()
+    except SystemExit as left:
+        if left.code == 1:  # of itself, click exits only where the reader has gone
+            return _unread()
+        raise  # a queue that calls its task back, in a signal handler, reads the code
     except Exception as error:
         return _told(error)
 

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.model import Experts as Expertise
-from sovereign.model.kernels import IGNORED, attention, linear_cross_entropy, token_losses
+from sovereign.model.kernels import IGNORED, attention, linear_cross_entropy, rms_norm, rotate, token_losses
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines, [t, head dim / 2] or [b, 1, t, head dim / 2]
+Rotation = tuple[Tensor, Tensor]  # cosines and sines, [t, 1, head dim] or [b, t, 1, head dim]
 
 
 class Linear(nn.Linear):
@@ -43,7 +43,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return rms_norm(x, self.weight, self.epsilon)
 
 
 class Attention(nn.Module):
@@ -58,8 +58,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation, seen: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
         b, t, _ = x.shape
-        q = rotate(self.q_proj(x).view(b, t, -1, self.head_dim).transpose(1, 2), rotation)
-        k = rotate(self.k_proj(x).view(b, t, -1, self.head_dim).transpose(1, 2), rotation)
+        q = rotate(self.q_proj(x).view(b, t, -1, self.head_dim), *rotation).transpose(1, 2)
+        k = rotate(self.k_proj(x).view(b, t, -1, self.head_dim), *rotation).transpose(1, 2)
         v = self.v_proj(x).view(b, t, -1, self.head_dim).transpose(1, 2)
         if cache is None:
             mixed = attention(q, k, v, seen, self.sinks)
@@ -174,11 +174,11 @@ class Trunk(nn.Module):
         x = self.embed_tokens(ids)
         seen = None
         if cache is None:
-            rotation = self.rotation(t)
+            rotation = self.rotation(t, product_dtype(x))
             seen = self.seen(ids)
         else:
-            cos, sin = self.rotation(cache.room)
-            rotation = (cos[cache.positions(t)][:, None], sin[cache.positions(t)][:, None])
+            cos, sin = self.rotation(cache.room, product_dtype(x))
+            rotation = cos[cache.positions(t)], sin[cache.positions(t)]
             cache.note(ids, self.end_of_text)
         uneven = []
         for index, layer in enumerate(self.layers):
@@ -187,12 +187,16 @@ class Trunk(nn.Module):
         balance = torch.stack(uneven).mean(0) if self.shape.experts else None
         return self.norm(x).to(product_dtype(x)), balance
 
-    def rotation(self, positions: int) -> Rotation:
-        """Return cosines and sines of the first positions; beyond the trained context they are computed anew."""
-        if positions <= len(self.cos):
-            return self.cos[:positions], self.sin[:positions]
-        cos, sin = rotation_table(self.shape, positions)
-        return cos.to(self.cos.device), sin.to(self.sin.device)
+    def rotation(self, positions: int, dtype: torch.dtype) -> Rotation:
+        """Return cosines and sines of the first positions, at both places of each pair, [positions, 1, head dim].
+
+        Beyond the trained context they are computed anew.
+        """
+        tables = self.cos, self.sin
+        if positions > len(self.cos):
+            tables = rotation_table(self.shape, positions)
+        cos, sin = (part[:positions, None].to(self.cos.device, dtype).repeat(1, 1, 2) for part in tables)
+        return cos, sin
 
     def seen(self, ids: Tensor) -> Tensor | None:
         """Return which tokens each of `ids` [b, t] may attend to, [b or 1, 1, t, t]; None where plainly causal."""
@@ -339,13 +343,6 @@ def rotation_table(shape: Shape, positions: int) -> Rotation:
     frequencies = shape.rope_base ** -(torch.arange(0, shape.head_dim, 2, dtype=torch.float64) / shape.head_dim)
     angles = torch.outer(torch.arange(positions, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Return x [b, heads, t, head dim] with pair (i, i + head dim / 2) turned by its position's angle."""
-    cos, sin = (part.to(x.dtype) for part in rotation)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def build(shape: Shape, vocabulary: int, seed: int, end_of_text: int | None = None) -> Decoder:

@@ -6,6 +6,7 @@ profile of the training step asked for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,11 +55,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             chosen = targets[rows, None].clamp(min=0)
             counted = (targets[rows, None] != IGNORED).to(exact)
             torch.mm(hidden[rows], matrix.T, out=logits)
-            own, highest = logits.gather(1, chosen).to(exact), logits.amax(1, keepdim=True).to(exact)
-            sums = powers.copy_(logits).sub_(highest).exp_().sum(1, keepdim=True)
-            total += (counted * (sums.log() + highest - own)).sum()
+            own, highest = logits.gather(1, chosen).to(exact), powers.copy_(logits).amax(1, keepdim=True)
+            # one kernel in place of four; the highest's share, 1 over the sum of powers, gives the log-sum-exp
+            torch.softmax(powers, 1, out=powers)
+            total += (counted * (highest - powers.amax(1, keepdim=True).log() - own)).sum()
             if wanted:
-                slope = logits.copy_(powers.mul_(counted / sums).scatter_add_(1, chosen, -counted))
+                slope = logits.copy_(powers.mul_(counted).scatter_add_(1, chosen, -counted))
                 torch.mm(slope, matrix, out=to_hidden[rows])
                 if to_weight is not None:
                     torch.mm(slope.T, hidden[rows], out=part)
@@ -111,41 +113,116 @@ def _with_sinks(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sinks: Tensor) ->
 
 
 class _CpuAttention(torch.autograd.Function):
-    """SDPA forward, and a backward in batched matrix products, at half the time of torch's blocks of 32 rows.
+    """SDPA forward, and a backward in batched matrix products, at less than half the time of torch's blocks of 32 rows.
 
-    The probabilities are recomputed, one sequence at a time, as exp(q·k - log-sum-exp). The log-sum-exp joins the
-    product as two more columns, high and low part, because a float32 sum of bfloat16 products is the
-    only place where the difference survives the rounding (Dao et al. 2022, algorithm 4, for the rest).
+    The probabilities are recomputed, a block of queries with all keys up to its last at a time, as exp(q·k -
+    log-sum-exp). What is to be subtracted joins the product as two more columns, high and low part, because
+    a float32 sum of bfloat16 products is the only place where the difference survives the rounding (Dao et
+    al. 2022, algorithm 4, for the rest).
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True)
-        ctx.save_for_backward(q, k, v, mixed, log_sums)
+        ctx.save_for_backward(q, k, v, mixed, log_sums.unsqueeze(-1))
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, mixed, log_sums = ctx.saved_tensors
-        (b, heads, t, d), kv_heads = q.shape, k.shape[1]
-        shared, scale = heads // kv_heads, d**-0.5
-        shift = -log_sums.reshape(b, kv_heads, shared * t, 1)
-        high = shift.to(q.dtype)
-        low = (shift - high).to(q.dtype)
-        towards = (slope * mixed).sum(-1).reshape(b, kv_heads, shared * t, 1)
-        to_q, to_k, to_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-        for row in range(b):
-            queries, slopes = (x[row].reshape(kv_heads, shared * t, d) for x in (q, slope))
-            with_shift = torch.cat((queries * scale, high[row], low[row]), -1)
-            with_ones = torch.cat((k[row], k.new_ones(kv_heads, t, 2)), -1)
-            weights = torch.bmm(with_shift, with_ones.mT).exp_()
-            weights.view(kv_heads, shared, t, t).tril_()
-            to_v[row] = torch.bmm(weights.mT, slopes)
-            to_scores = torch.bmm(slopes, v[row].mT).sub_(towards[row]).mul_(weights).mul_(scale)
-            to_q[row] = torch.bmm(to_scores, k[row]).view(heads, t, d)
-            to_k[row] = torch.bmm(to_scores.mT, queries)
-        return to_q, to_k, to_v
+        heads, kv_heads, d = q.shape[1], k.shape[1], q.shape[-1]
+        scale, exact = d**-0.5, log_sums.dtype
+        towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
+        queries = _two_more(q * scale, -log_sums).unflatten(1, (kv_heads, -1))
+        slopes = _two_more(slope, -towards).unflatten(1, (kv_heads, -1))
+        keys, values, scaled = _two_more(k), _two_more(v), k * scale
+        to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
+        for rows, block in _blocks(q):
+            before, length = slice(block.stop), block.stop - block.start
+            seen = keys[rows, :, before].flatten(0, 1)
+            some, some_slopes = (x[rows, :, :, block].reshape(len(seen), -1, d + 2) for x in (queries, slopes))
+            weights = torch.bmm(some, seen.mT).exp_()
+            weights.unflatten(1, (-1, length))[..., block].tril_()
+            to_scores = torch.bmm(some_slopes, values[rows, :, before].flatten(0, 1).mT).mul_(weights)
+            to_v[rows, :, before] += torch.bmm(weights.mT, some_slopes[..., :d]).view(-1, kv_heads, block.stop, d)
+            to_k[rows, :, before] += torch.bmm(to_scores.mT, some[..., :d]).view(-1, kv_heads, block.stop, d)
+            some = torch.bmm(to_scores, scaled[rows, :, before].flatten(0, 1))
+            to_q[rows, :, block] = some.view(-1, heads, length, d)
+        return to_q, to_k.to(k.dtype), to_v.to(v.dtype)
+
+
+def _blocks(q: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield which sequences and queries of q [b, heads, t, d] to take together."""
+    b, heads, t, _ = q.shape
+    size = max(64, -(-t // 8))
+    together = max(1, 2**20 // (heads * size * t))  # 2 MiB of bfloat16 weights at a time stay in a CPU's cache
+    for first in range(0, b, together):
+        for start in range(0, t, size):
+            yield slice(first, min(first + together, b)), slice(start, min(start + size, t))
+
+
+def _two_more(x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Return x [..., d] with two more columns: the shift [..., 1] in two parts, or ones that will take such a shift."""
+    if shift is None:
+        return F.pad(x, (0, 2), value=1.0)
+    high = shift.to(x.dtype)
+    return torch.cat((x, high, (shift - high).to(x.dtype)), -1)
+
+
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Return x [..., h] over the root of its mean square, times weight [h] (Zhang & Sennrich 2019)."""
+    if x.device.type == "cpu" and x.requires_grad and x.dtype in (torch.float32, torch.float64):
+        return _CpuRMSNorm.apply(x, weight, epsilon)
+    return F.rms_norm(x, weight.shape, weight, epsilon)
+
+
+class _CpuRMSNorm(torch.autograd.Function):
+    """RMSNorm with a backward in six passes over x; what autograd makes of torch's on a CPU takes three times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        normal, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, epsilon)
+        ctx.save_for_backward(x, weight, inverse)
+        return normal
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x, weight, inverse = ctx.saved_tensors
+        unit = x * inverse
+        along = slope * unit
+        to_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        back = (along @ weight).unsqueeze(-1).div_(len(weight))
+        return (slope * weight).addcmul_(unit, back, value=-1).mul_(inverse), to_weight, None
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return x [b, t, heads, d] with pair (i, i + d / 2) turned by its position's angle (Su et al. 2021).
+
+    `cos` and `sin` [t, 1, d] or [b, t, 1, d] in the dtype of x hold each angle at both places of its pair.
+    """
+    return _Rotate.apply(x, cos, sin)
+
+
+class _Rotate(torch.autograd.Function):
+    """A turn, whose gradient is turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(slope, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return (x * cos).addcmul_(torch.cat((-second, first), -1), sin)
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
