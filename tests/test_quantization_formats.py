@@ -256,6 +256,7 @@ def test_packed_bytes_may_lie_anywhere(name):
     for other in (shifted, wide, strided, packed.repeat_interleave(2, 1)[:, ::2]):
         assert torch.equal(expected, kind.dequantize(other))
     assert torch.equal(expected[1999], kind.dequantize(packed[1999]))
+    assert torch.equal(expected[1999, : kind.block], kind.dequantize(packed[1999, : kind.bytes]))
 
 
 def test_weights_may_be_written_into_memory_that_is_there():
@@ -268,6 +269,8 @@ def test_weights_may_be_written_into_memory_that_is_there():
     for wrong in (torch.empty(64, 256), torch.empty(64, 512, dtype=torch.float64), torch.empty(512, 64).T):
         with pytest.raises(ValueError, match=r"contiguous float32 \[64, 512\] would be right"):
             q4k.dequantize(packed, out=wrong)
+    with pytest.raises(ValueError, match="on meta; the compiled kernel is for a CPU"):
+        q4k.dequantize(packed.to("meta"), compiled=True)
 
 
 @pytest.mark.slow

@@ -124,14 +124,14 @@ def torch_sums_in_order() -> bool:
 def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device, larger: int = 1) -> None:
     """Do `work` on every slice of so many blocks of so many weights, in as many threads as torch has on a CPU.
 
-    Each thread works on a chunk of its own, `larger` times what stays in its cache, and runs torch's operations alone: shared
+    Each thread works on a chunk of its own, up to `larger` times what stays in its cache, and runs torch's operations alone: shared
     out among threads, operations this short would mostly wait for one another. Torch's own number of threads is set
     to 1 meanwhile. The first failure, in order of the blocks, is raised.
     """
     held = 2**17 if device.type == "cpu" else 2**25  # weights; more than a few temporaries of them leave the cache
-    size = max(1, held * larger // weights)
-    chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
     threads = torch.get_num_threads()
+    size = max(1, min(held * larger // weights, max(held // weights, -(-blocks // threads))))
+    chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
     if device.type != "cpu" or threads == 1:
         for chunk in chunks:
             work(chunk)

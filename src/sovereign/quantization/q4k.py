@@ -212,10 +212,13 @@ def dequantize(packed: Tensor, out: Tensor | None = None, compiled: bool = False
         out = torch.empty(shape, device=packed.device)
     elif out.shape != shape or out.dtype != torch.float32 or not out.is_contiguous():
         raise ValueError(f"out is {out.dtype} {list(out.shape)}; contiguous float32 {list(shape)} would be right")
+    if compiled and packed.device.type != "cpu":
+        raise ValueError(f"q4_k: packed weights are on {packed.device}; the compiled kernel is for a CPU")
     weights = out.view(-1, WEIGHTS)
-    write = fused() if compiled else dequantize_rows
-    # steps and offsets of many super-blocks in few calls, then the weights in pieces that stay in a cache
-    in_chunks(lambda part: write(rows[part], weights[part]), len(rows), WEIGHTS, packed.device, larger=32)
+    # what is worked out for each super-block, for many of them in few calls; then the weights, in pieces that stay in a
+    # cache, or compiled, in one call, which costs as much as 10,000 of them
+    write, larger = (fused(), 128) if compiled else (dequantize_rows, 8)
+    in_chunks(lambda part: write(rows[part], weights[part]), len(rows), WEIGHTS, packed.device, larger)
     return out
 
 
@@ -244,7 +247,8 @@ def _steps(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 def _factors(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return d, dmin [n], scales and minima [n, 8], float32, of aligned super-blocks [n, 144]."""
-    halves, *words = rows.view(torch.int32)[:, :4].t().contiguous()  # as columns, each operation is one run over all
+    # as columns, each operation is one run over all; a copy even of a single row, which has strides of its own
+    halves, *words = rows.view(torch.int32)[:, :4].t().clone(memory_format=torch.contiguous_format)
     d, dmin = halves.view(torch.float16).view(-1, 2).t().float()
     scales, minima = _of_words(*words)
     return d, dmin, scales.float(), minima.float()
@@ -253,7 +257,7 @@ def _factors(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @functools.cache
 def fused() -> Callable[[Tensor, Tensor], None]:
     """Return `dequantize_rows` with a kernel that makes each weight in one pass; torch compiles it here."""
-    kernel = torch.compile(_spread, dynamic=True)
+    kernel = torch.compile(_spread, dynamic=True, fullgraph=True)
     masks, shares = torch.tensor([TOP, TOP << 4], dtype=torch.uint8), torch.tensor([1, 1 / 16])
 
     def write(rows: Tensor, weights: Tensor) -> None:
