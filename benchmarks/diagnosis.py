@@ -486,11 +486,11 @@ def main() -> None:
     work, wanted = prepared(given.work.resolve()), trials(given.only)
     if given.minutes > 0:
         train_missing(work, wanted, given.minutes)
+    if not any(stands(work, trial) for trial in wanted):
+        sys.exit("no run stands yet: give --minutes, or none")
     command = shlex.join(["python", "benchmarks/diagnosis.py", "--work", "FOLDER", "--record"])
     intent = begun(Contract.load(CONTRACT), ROOT, command) if given.record else None  # frozen before anything is said
     diagnoses = diagnosed(work, wanted, given.workers)
-    if not diagnoses:
-        sys.exit("no run stands yet: give --minutes, or none")
     if given.controls:
         write_controls(work, wanted, diagnoses, given.workers)
     if intent:
