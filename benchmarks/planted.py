@@ -59,7 +59,6 @@ class Twin:
     kinds: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     steps: int = 0  # only the last so many evaluations are left; 0 leaves all
-    documents: int = 0  # only so many documents of a split are left; 0 leaves all
     open: tuple[Claim, ...] = ()
     planted: tuple[Claim, ...] = ()  # what must be found all the same
 
