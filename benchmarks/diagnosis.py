@@ -364,9 +364,8 @@ def begun(promise: Contract, root: Path, command: str) -> Intent:
     )  # fmt: skip
 
 
-def evidence(work: Path, wanted: Sequence[TRIAL], workers: int, command: str) -> Path:
-    """Freeze an intent, diagnose the kept runs, and close: a run folder as any other, whose rows are verdicts."""
-    intent = begun(Contract.load(CONTRACT), ROOT, command)
+def evidence(intent: Intent, work: Path, wanted: Sequence[TRIAL], rows: Sequence[dict[str, Any]]) -> Path:
+    """Log the verdicts on the kept runs under a frozen intent, and close: a run folder as any other."""
     folder = folder_of(intent, ROOT)
     journal = Journal(folder / "rows", intent.run)
     missing = [name_of(*trial) for trial in wanted if not stands(work, trial)]
@@ -380,7 +379,7 @@ def evidence(work: Path, wanted: Sequence[TRIAL], workers: int, command: str) ->
             got=str(len(wanted) - len(missing)),
             message=message,
         )
-    for row in diagnosed(work, wanted, workers):
+    for row in rows:
         journal.log("scenario", **row)
     journal.close()
     close(folder, folder.relative_to(ROOT).as_posix(), "completed", "", datetime.now(UTC))
@@ -426,7 +425,7 @@ FAULTY: dict[str, Faulty] = {
     ),
     "DIAGNOSIS-007": Faulty(nullcontext, (), lambda row: not row.withheld),  # an unfinished suite
 }  # fmt: skip
-UNFINISHED = 40  # runs
+UNFINISHED = 40  # rows
 
 
 def _silence_refutes(claim: Any, checks: Sequence[Check], **more: Any) -> Finding:
@@ -447,15 +446,16 @@ def _by_the_gap(reading: Reading) -> Finding:
 right_settle = claims.settle
 
 
-def write_controls(work: Path, wanted: Sequence[TRIAL], workers: int) -> None:
-    """Write the good and the bad control of each criterion of the suite, from the runs that stand."""
+def write_controls(work: Path, wanted: Sequence[TRIAL], right: Sequence[dict[str, Any]], workers: int) -> None:
+    """Write the good and the bad control of each criterion of the suite, given the rows of all runs that stand."""
     promise = Contract.load(CONTRACT)
     for name in promise.claims:
         faulty = FAULTY[name]
-        some = [trial for trial in wanted if not faulty.of or trial[0].name in faulty.of]
-        for side in ("good", "bad"):
-            with faulty.planted() if side == "bad" else nullcontext():
-                rows = diagnosed(work, some if faulty.of or side == "good" else some[:UNFINISHED], workers)
+        shown = [row for row in right if not faulty.of or row["scenario"] in faulty.of]
+        with faulty.planted():
+            some = [trial for trial in wanted if trial[0].name in faulty.of]
+            wrong = diagnosed(work, some, workers) if some else shown[:UNFINISHED]
+        for side, rows in (("good", shown), ("bad", wrong)):
             with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
                 intent = begun(promise, Path(place), f"recorded as a control: {name} {side}")
                 journal = Journal(Path(place) / "rows", intent.run)
@@ -486,16 +486,15 @@ def main() -> None:
     work, wanted = prepared(given.work.resolve()), trials(given.only)
     if given.minutes > 0:
         train_missing(work, wanted, given.minutes)
+    if not any(stands(work, trial) for trial in wanted):
+        sys.exit("no run stands yet: give --minutes, or none")
+    command = shlex.join(["python", "benchmarks/diagnosis.py", "--work", "FOLDER", "--record"])
+    intent = begun(Contract.load(CONTRACT), ROOT, command) if given.record else None  # frozen before anything is said
+    diagnoses = diagnosed(work, wanted, given.workers)
     if given.controls:
-        write_controls(work, wanted, given.workers)
-        return
-    if given.record:
-        folder = evidence(
-            work,
-            wanted,
-            given.workers,
-            shlex.join(["python", "benchmarks/diagnosis.py", "--work", "FOLDER", "--record"]),
-        )
+        write_controls(work, wanted, diagnoses, given.workers)
+    if intent:
+        folder = evidence(intent, work, wanted, diagnoses)
         print(folder.relative_to(ROOT), file=sys.stderr)
         found = read_folder(folder, folder.name)
         assert found.intent is not None
@@ -503,11 +502,8 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as place:
             intent = begun(Contract.load(CONTRACT), Path(place), "")
-        rows = tuple(ScenarioRow(run=intent.run, **row) for row in diagnosed(work, wanted, given.workers))
-        observed = Observed(intent, {"scenario": rows})
+        observed = Observed(intent, {"scenario": tuple(ScenarioRow(run=intent.run, **row) for row in diagnoses)})
     rows = observed.of(ScenarioRow)
-    if not rows:
-        sys.exit("no run stands yet: give --minutes, or none")
     measured, missing = measure(observed, suite.METRICS)
     if given.svg:
         write_atomic(given.svg, picture(rows).encode())

@@ -59,7 +59,6 @@ class Twin:
     kinds: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     steps: int = 0  # only the last so many evaluations are left; 0 leaves all
-    documents: int = 0  # only so many documents of a split are left; 0 leaves all
     open: tuple[Claim, ...] = ()
     planted: tuple[Claim, ...] = ()  # what must be found all the same
 
@@ -794,15 +793,15 @@ def scenarios() -> tuple[Scenario, ...]:
     """Return every configuration of the suite."""
     found = [
         Scenario("healthy stream", "one epoch", 20, learns_cleanly, absent=ELSE, health="healthy", twins=(NO_JOIN, NO_PROBE)),
-        Scenario("harmless repeats", "2 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(900),), twins=(NO_JOIN,)),
-        Scenario("harmless repeats", "3 passes", 6, harmless, absent=ELSE, health="healthy", plants=(few(600),)),
-        Scenario("late spike", "recovers", 4, spikes, absent=without(of=ELSE), health="open", sets=(SMALL, QUICK),
+        Scenario("harmless repeats", "2 passes", 4, harmless, absent=ELSE, health="healthy", plants=(few(900),), twins=(NO_JOIN,)),
+        Scenario("harmless repeats", "3 passes", 4, harmless, absent=ELSE, health="healthy", plants=(few(600),)),
+        Scenario("late spike", "recovers", 3, spikes, absent=without(of=ELSE), health="open", sets=(SMALL, QUICK),
                  plants=(rate(lambda planned, step: 0.06 if 121 <= step <= 122 else planned),)),
-        Scenario("small validation", "60 documents", 4, learns_cleanly, absent=ELSE, health="open", sets=(SMALL,), plants=(small_validation(60),)),
+        Scenario("small validation", "60 documents", 3, learns_cleanly, absent=ELSE, health="open", sets=(SMALL,), plants=(small_validation(60),)),
     ]  # fmt: skip
     hidden = Twin("matches only", kinds=("exposure", "corpus"), planted=("CONTAMINATED",))
     for share, copies, seeds, beside in (
-        (0.005, 60, 4, 1000), (0.01, 30, 4, 1000), (0.02, 16, 4, 1000), (0.03, 12, 12, 1000), (0.1, 5, 4, 1000), (0.5, 2, 4, 500),
+        (0.005, 60, 3, 1000), (0.01, 30, 3, 1000), (0.02, 16, 3, 1000), (0.03, 12, 12, 1000), (0.1, 5, 3, 1000), (0.5, 2, 3, 500),
     ):  # fmt: skip
         found.append(Scenario(
             "exact leak", f"{100 * share:g} %", seeds, helped, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
@@ -811,14 +810,14 @@ def scenarios() -> tuple[Scenario, ...]:
         ))  # fmt: skip
     short = ("training.steps=96", "evaluation.every=32", SMALL, QUICK)
     found += [
-        Scenario("leak by wrap", "2 wraps", 4, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("leak by wrap", "2 wraps", 3, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(SMALL, QUICK), plants=(looped(120, 780),), twins=(NO_JOIN,), referred=True),
-        Scenario("leak by wrap", "9 wraps", 4, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("leak by wrap", "9 wraps", 3, consumed, planted=("CONTAMINATED",), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(SMALL, QUICK), plants=(looped(100, 100),), referred=True),
         Scenario("leak by heart", "20 documents × 24", 18, too_low, planted=("CONTAMINATED", "IMPLAUSIBLE"), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(*LARGE, "training.sequences=2", "training.steps=240", "evaluation.every=120", SMALL, QUICK), plants=(by_heart(20, 24),), referred=True,
                  twins=(Twin("no reference", kinds=("reference",), open=("IMPLAUSIBLE",)),)),
-        Scenario("near-duplicate leak", "10 % edited", 6, edited, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
+        Scenario("near-duplicate leak", "10 % edited", 4, edited, planted=("CONTAMINATED",), absent=without("CONTAMINATED", "MEMORIZED"),
                  sets=(SMALL, QUICK), plants=(nearly(0.05, 0.1),),
                  twins=(Twin("no matches", kinds=("overlap",), open=("CONTAMINATED", "HEALTHY")),)),
         Scenario("duplicates in train", "2 % × 50", 18, recites, planted=("MEMORIZED",), absent=without("MEMORIZED"), health="beside",
@@ -832,7 +831,7 @@ def scenarios() -> tuple[Scenario, ...]:
                  twins=(Twin("no train probe", splits=("train_probe",), open=("METRIC_ARTIFACT", "HEALTHY")),)),
         Scenario("dropout artifact", "p = 0.3", 9, misreports, planted=("METRIC_ARTIFACT",), absent=without(), health="open", sets=short, plants=(dropout(0.3),),
                  twins=(Twin("no train probe", splits=("train_probe",), open=("METRIC_ARTIFACT", "HEALTHY")),)),
-        Scenario("dropout and leak", "p = 0.3, 10 %", 4, misreports_and_leaks, planted=("METRIC_ARTIFACT", "CONTAMINATED"), absent=("INVALID_DATA", "EVAL_PATH"),
+        Scenario("dropout and leak", "p = 0.3, 10 %", 3, misreports_and_leaks, planted=("METRIC_ARTIFACT", "CONTAMINATED"), absent=("INVALID_DATA", "EVAL_PATH"),
                  sets=(QUICK,), plants=(dropout(0.3), leak(0.1, 2, 1700)), leaked=0.1),
         Scenario("shifted validation", "other dialect", 8, harder, planted=("SHIFT",), absent=without(), health="beside", sets=short,
                  plants=(other_dialect(300),), twins=(Twin("no control", splits=("control",), open=("SHIFT",)),)),
@@ -848,9 +847,9 @@ def scenarios() -> tuple[Scenario, ...]:
                  twins=(Twin("no floors", kinds=("floor",), open=("NOT_LEARNED",)),)),
         Scenario("divergence", "rate × 1000", 6, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=(*short, "training.schedule.kind=constant", "training.schedule.peak=0.9"),
                  unguarded=True, twins=(Twin("two evaluations", kinds=("step", "notice"), steps=2, open=("DIVERGED",)),)),
-        Scenario("divergence", "overflow in half precision", 6, diverges, planted=("DIVERGED",), absent=without(), sets=short, plants=(overflows,),
+        Scenario("divergence", "overflow in half precision", 8, diverges, planted=("DIVERGED",), absent=without(), sets=short, plants=(overflows,),
                  twins=(Twin("no steps", kinds=("step", "notice"), steps=2, open=("DIVERGED", "HEALTHY")),)),
-        Scenario("divergence", "late and for good", 6, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=short,
+        Scenario("divergence", "late and for good", 8, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=short,
                  plants=(rate(lambda planned, step: 0.3 if step > 50 else planned),), unguarded=True),
         Scenario("broken loader", "constant batch", 6, repeats_batches, planted=("BROKEN_LOADER",), absent=("INVALID_DATA", "CONTAMINATED", "EVAL_PATH"), sets=short,
                  plants=(constant_batch,), unguarded=True, twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER",)),)),
