@@ -849,7 +849,7 @@ def scenarios() -> tuple[Scenario, ...]:
                  unguarded=True, twins=(Twin("two evaluations", kinds=("step", "notice"), steps=2, open=("DIVERGED",)),)),
         Scenario("divergence", "overflow in half precision", 8, diverges, planted=("DIVERGED",), absent=without(), sets=short, plants=(overflows,),
                  twins=(Twin("no steps", kinds=("step", "notice"), steps=2, open=("DIVERGED", "HEALTHY")),)),
-        Scenario("divergence", "late and for good", 8, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=short,
+        Scenario("divergence", "late and for good", 10, diverges, planted=("DIVERGED",), absent=without("BROKEN_LOADER", "EVAL_PATH"), sets=short,
                  plants=(rate(lambda planned, step: 0.3 if step > 50 else planned),), unguarded=True),
         Scenario("broken loader", "constant batch", 6, repeats_batches, planted=("BROKEN_LOADER",), absent=("INVALID_DATA", "CONTAMINATED", "EVAL_PATH"), sets=short,
                  plants=(constant_batch,), unguarded=True, twins=(Twin("no steps", kinds=("step", "batch"), open=("BROKEN_LOADER",)),)),
