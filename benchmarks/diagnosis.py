@@ -394,14 +394,14 @@ class Faulty:
     """A fault of the diagnosis under which a criterion must be falsified, and the rows that show it."""
 
     planted: Callable[[], AbstractContextManager[None]]
-    of: tuple[str, ...]  # scenarios
+    of: tuple[str, ...]  # what the names and severities of scenarios begin with
     shown: Callable[[ScenarioRow], bool]
 
 
 FAULTY: dict[str, Faulty] = {
     "DIAGNOSIS-001": Faulty(
         lambda: swapped(claims, "SICK", ("DIVERGED",)),  # health looks at divergence only
-        ("broken loader", "exact leak", "divergence", "not learned"), lambda row: not row.withheld and row.health == "sick",
+        ("broken loader", "leak by wrap", "divergence", "not learned"), lambda row: not row.withheld and row.health == "sick",
     ),
     "DIAGNOSIS-002": Faulty(
         lambda: swapped(claims, "SMALL_GAP", -1.0),  # no gap is small enough
@@ -409,19 +409,19 @@ FAULTY: dict[str, Faulty] = {
     ),
     "DIAGNOSIS-003": Faulty(
         lambda: swapped(claims, "contaminated", _by_the_gap),  # who is close to training must have seen it
-        ("healthy stream", "broken loader", "not learned", "evaluation bug"), lambda row: not row.withheld,
+        ("broken loader", "not learned", "evaluation bug"), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-004": Faulty(
-        lambda: swapped(claims, "_falling", lambda *told: False),  # training is never seen to fall, so nothing overfits
-        ("healthy stream", "overfit"), lambda row: not row.withheld,
+        lambda: swapped(claims, "FLAT", 0.0),  # nothing is ever flat enough to be a plateau
+        ("plateau",), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-005": Faulty(
         lambda: swapped(claims, "settle", _silence_refutes),  # a test that did not run has passed
-        ("healthy stream", "evaluation bug", "not learned"), lambda row: bool(row.open),
+        ("evaluation bug", "not learned", "plateau"), lambda row: bool(row.open),
     ),
     "DIAGNOSIS-006": Faulty(
         lambda: swapped(record, "_identity", lambda observed, scored: None),  # identities are never joined
-        ("exact leak",), lambda row: not row.withheld and row.leaked == 0.03,
+        ("exact leak 3 %",), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-007": Faulty(nullcontext, (), lambda row: not row.withheld),  # an unfinished suite
 }  # fmt: skip
@@ -446,14 +446,19 @@ def _by_the_gap(reading: Reading) -> Finding:
 right_settle = claims.settle
 
 
+def begins(name: str, severity: str, of: tuple[str, ...]) -> bool:
+    """Say whether a scenario is one of those named; all are where none is."""
+    return not of or f"{name} {severity}".startswith(of)
+
+
 def write_controls(work: Path, wanted: Sequence[TRIAL], right: Sequence[dict[str, Any]], workers: int) -> None:
     """Write the good and the bad control of each criterion of the suite, given the rows of all runs that stand."""
     promise = Contract.load(CONTRACT)
     for name in promise.claims:
         faulty = FAULTY[name]
-        shown = [row for row in right if not faulty.of or row["scenario"] in faulty.of]
+        shown = [row for row in right if begins(row["scenario"], row["severity"], faulty.of)]
         with faulty.planted():
-            some = [trial for trial in wanted if trial[0].name in faulty.of]
+            some = [one for one in wanted if faulty.of and begins(one[0].name, one[0].severity, faulty.of)]
             wrong = diagnosed(work, some, workers) if some else shown[:UNFINISHED]
         for side, rows in (("good", shown), ("bad", wrong)):
             with tempfile.TemporaryDirectory(prefix="sovereign-controls-") as place:
