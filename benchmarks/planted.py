@@ -866,7 +866,7 @@ def scenarios() -> tuple[Scenario, ...]:
                  sets=short, plants=(redrawn,), twins=(Twin("one evaluation", steps=1, open=("COMPARABILITY_VIOLATED", "HEALTHY")),)),
         Scenario("evaluation bug", "retokenized midway", 18, recounted, planted=("INVALID_DATA",), absent=("CONTAMINATED", "MEMORIZED", "BROKEN_LOADER"), sets=short, plants=(retokenized,),
                  twins=(Twin("one evaluation, no paths", kinds=("path", "permuted"), steps=1, open=("INVALID_DATA", "HEALTHY")),)),
-        Scenario("plateau", "rate a 2000th after three fifths", 18, stands_still, planted=("PLATEAU",), absent=without(), health="beside",
+        Scenario("plateau", "rate a 2000th after three fifths", 22, stands_still, planted=("PLATEAU",), absent=without(), health="beside",
                  sets=(*short, "evaluation.every=12", "training.measure_updates_every=12"),
                  plants=(rate(lambda planned, step: planned if step <= 60 else 2e-6),), twins=(Twin("no train probe", splits=("train_probe",), open=("PLATEAU", "HEALTHY")),)),
     ]  # fmt: skip
