@@ -57,6 +57,7 @@ from sovereign.measurable import measure
 from sovereign.metrics import suite
 from sovereign.metrics.intervals import Interval
 from sovereign.planted.swapping import swapped
+from sovereign.repository import falsifying, open_repository
 from sovereign.spec.criterion import Spec
 from sovereign.subjects import PACKAGE, closure, evaluator_digest, files_digest, source_digest
 from sovereign.training.speed import matrix_peak
@@ -354,13 +355,14 @@ def scripts() -> tuple[str, ...]:
 
 def begun(promise: Contract, root: Path, command: str) -> Intent:
     """Write the intent of a suite's evidence under a root, and return it: criteria and subjects as they stand now."""
-    files = scripts()
+    files, now = scripts(), datetime.now(UTC)
     return begin(
-        promise, Spec.load(ROOT / promise.spec), root, datetime.now(UTC), origin="suite", seed=promise.seeds[0], vocabulary=None,
+        promise, Spec.load(ROOT / promise.spec), root, now, origin="suite", seed=promise.seeds[0], vocabulary=None,
         subjects=Subjects(
             code=files_digest(ROOT, files), source=source_digest(promise, ROOT), model=promise.subject, evaluator=evaluator_digest()
         ),
         environment=here("cpu", "", "fp32", 1), paths=[ROOT / file for file in files], scripts=files, command=command,
+        answers=falsifying(open_repository(root), promise.claims, now),
     )  # fmt: skip
 
 
