@@ -10,11 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PROLOGUE = "import sys; sys.path.insert(0, {tests!r}); from {module} import {function} as go; go(*{arguments!r})"
+PROLOGUE = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from {module} import {function} as go
+go(*{arguments!r})
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)  # as the command leaves: a thread that still exchanges can abort the interpreter's own ending
+"""
 
 
-def on_ranks(function: Any, size: int, *arguments: Any, expect: int = 0) -> list[str]:
-    """Run a test module's function on `size` processes and return what each printed; all must exit with `expect`."""
+def on_ranks(function: Any, size: int, *arguments: Any) -> list[str]:
+    """Run a test module's function on `size` processes and return what each printed; all must exit with 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,7 +39,7 @@ def on_ranks(function: Any, size: int, *arguments: Any, expect: int = 0) -> list
             )
         )
     ended = [(*process.communicate(timeout=300), process.returncode) for process in processes]
-    assert [expect] * size == [code for _, _, code in ended], "\n".join(errors for _, errors, _ in ended)
+    assert [0] * size == [code for _, _, code in ended], "\n".join(errors for _, errors, _ in ended)
     return [out for out, _, _ in ended]
 
 

@@ -136,3 +136,29 @@ def ranks_of(parent: int) -> list[tuple[int, int]]:
         except OSError:  # it ended while we looked
             continue
     return found
+
+
+ABORTING_END = """
+import atexit, os, sys
+from sovereign.cli.main import main
+atexit.register(os.abort)
+sys.argv = ["sovereign", "gates", "--no-such-option"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("processes", "code"), [("1", -signal.SIGABRT), ("2", 2)])
+def test_the_code_of_one_of_several_outlives_an_aborting_end(processes: str, code: int) -> None:
+    """The interpreter's ending aborts, as a thread of the exchange may make it: among several, the code still arrives.
+
+    Alone, where no such thread lives, an abort is seen for what it is.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", ABORTING_END],
+        env=environment() | {"WORLD_SIZE": processes},
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == code
+    assert "no-such-option" in ended.stderr
