@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,12 @@ def run_folders(evidence: Path) -> list[Path]:
     """Return every run's folder under `evidence/`, in order; what is no folder is no run."""
     if not evidence.is_dir():
         return []
-    contracts = sorted(entry for entry in evidence.iterdir() if entry.is_dir())
-    return [run for contract in contracts for run in sorted(contract.iterdir()) if run.is_dir()]
+    return [contract / run for contract in map(evidence.joinpath, _folders(evidence)) for run in _folders(contract)]
+
+
+def _folders(place: Path) -> list[str]:
+    with os.scandir(place) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir())
 
 
 def read_folder(path: Path, name: str) -> RunFolder:

@@ -7,6 +7,7 @@ removing support never improves a status, adding a falsifier or an unconcluded i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sovereign.gate.admission import Current, Finding, VerifiedRun
@@ -186,49 +187,64 @@ def _told(obligations: Sequence[ObligationStatus]) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """A criterion as runs froze it, what it means, and whether what was shown of it holds for its present form."""
+
+    criterion: Criterion
+    digest: str
+    carries: bool
+
+
 class _History:
     """What became of a criterion's earlier forms: which evidence carries over, and what must not be forgotten."""
 
     def __init__(self, criterion: Criterion, amendments: Sequence[Amendment]):
         self.criterion = criterion
+        self.now = criterion.digest
         self.amendments = [one for one in amendments if one.criterion == criterion.id]
         # earlier digests that amendments lead away from, as far as the present one
         self.amended: set[str] = set()
-        ends = {criterion.digest}
+        ends = {self.now}
         for _ in self.amendments:
             ends |= {one.from_ for one in self.amendments if one.to in ends}
-        self.amended = ends - {criterion.digest}
+        self.amended = ends - {self.now}
         # thousands of runs of one contract froze the same form: what was said of it once is kept beside it
-        self._forms: dict[int, tuple[Criterion, bool]] = {}
+        self._forms: dict[int, _Form] = {}
 
     @property
     def after_results(self) -> int:
         return sum(1 for one in self.amendments if one.results_seen)
 
-    def frozen(self, run: VerifiedRun) -> Criterion:
+    def form(self, run: VerifiedRun) -> _Form:
+        """Return the criterion as the run froze it."""
         assert run.intent is not None
-        return run.intent.criteria[self.criterion.id]
+        frozen = run.intent.criteria[self.criterion.id]
+        known = self._forms.get(id(frozen))
+        if known is None:
+            held = classify(frozen, self.criterion) in ("same", "editorial", "tighten")
+            known = self._forms[id(frozen)] = _Form(
+                frozen, frozen.digest, held
+            )  # it keeps the form: its id stays its own
+        return known
 
     def reevaluated(self, run: VerifiedRun) -> bool:
-        return self.frozen(run).digest != self.criterion.digest and self.carries(run)
+        form = self.form(run)
+        return form.carries and form.digest != self.now
 
     def carries(self, run: VerifiedRun) -> bool:
         """Say whether the run was held to this form of the criterion, or to one that was only tightened since."""
-        frozen = self.frozen(run)
-        if id(frozen) not in self._forms:
-            held = classify(frozen, self.criterion) in ("same", "editorial", "tighten")
-            self._forms[id(frozen)] = (frozen, held)  # the form is kept too: its id stays its own
-        return self._forms[id(frozen)][1]
+        return self.form(run).carries
 
     def _by_its_own_bound(self, run: VerifiedRun, slice_: str, current: Current, now: datetime) -> Result:
-        return result(run, self.frozen(run), slice_, current, now)
+        return result(run, self.form(run).criterion, slice_, current, now)
 
     def standing_falsifiers(
         self, runs: Sequence[VerifiedRun], slice_: str, current: Current, now: datetime
     ) -> list[Result]:
         """Return failures under an earlier form that no amendment has owned up to: they still count."""
         held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
-        return [one for one in held if one.fails and self.frozen(one.run).digest not in self.amended]
+        return [one for one in held if one.fails and self.form(one.run).digest not in self.amended]
 
     def strays(self, runs: Sequence[VerifiedRun], current: Current, now: datetime, believed: bool) -> list[Result]:
         """Return unanswered failures under an earlier form, whatever seed, slice or environment is asked for now.
@@ -239,7 +255,7 @@ class _History:
         failing = [
             one
             for run in earlier
-            for slice_ in self.frozen(run).obligations.slices
+            for slice_ in self.form(run).criterion.obligations.slices
             for one in self.standing_falsifiers([run], slice_, current, now)
         ]
         if not failing:
@@ -255,8 +271,8 @@ class _History:
 
     def was_active(self, runs: Sequence[VerifiedRun]) -> bool:
         """Say whether a run was held to it as active, and no amendment made it a draft: it still gates then."""
-        forms = [self.frozen(run) for run in runs]
-        return any(one.stage == "active" and one.digest not in self.amended for one in forms)
+        forms = map(self.form, runs)
+        return any(one.criterion.stage == "active" and one.digest not in self.amended for one in forms)
 
     def outdated(self, runs: Sequence[VerifiedRun], slice_: str, current: Current, now: datetime) -> list[Result]:
         held = [self._by_its_own_bound(run, slice_, current, now) for run in runs]
@@ -265,10 +281,10 @@ class _History:
     def once_falsified(self, runs: Sequence[VerifiedRun], current: Current, now: datetime) -> tuple[str, ...]:
         """Return the earlier digests under which a run failed; they are shown for ever."""
         found = {
-            self.frozen(run).digest
+            self.form(run).digest
             for run in runs
-            if self.frozen(run).digest != self.criterion.digest
-            for slice_ in self.frozen(run).obligations.slices
+            if self.form(run).digest != self.now
+            for slice_ in self.form(run).criterion.obligations.slices
             if self._by_its_own_bound(run, slice_, current, now).fails
         }
         return tuple(sorted(found))
@@ -277,7 +293,7 @@ class _History:
         """Return a sentence for each amendment that keeps quiet about results which existed."""
         told = []
         for one in self.amendments:
-            seen = {run.digest for run in runs if run.statement and self.frozen(run).digest == one.from_}
+            seen = {run.digest for run in runs if run.statement and self.form(run).digest == one.from_}
             # a later amendment of the same form may own up to what an earlier one could not know
             listed = {digest for other in self.amendments if other.from_ == one.from_ for digest in other.results_seen}
             hidden = sorted(seen - listed)
