@@ -150,9 +150,18 @@ def test_a_new_subject_answers_a_falsification_and_a_revert_brings_it_back() -> 
 
     assert stands([failed, answer]).status == "DISCHARGED"
     assert stands([failed, unnamed]).status == "FALSIFIED"
+    assert "UNANSWERED" in codes(stands([failed, unnamed]))  # and what keeps it red is said
     assert stands([failed, earlier]).status == "FALSIFIED"  # an answer comes after what it answers
     assert stands([ran("fail", 3.5), same_subject]).status == "FALSIFIED"
     assert stands([failed, answer], current=replace(CURRENT, code=digest("old"))).status == "FALSIFIED"
+
+
+def test_what_would_discharge_it_is_what_ran() -> None:
+    """A suite's and another trainer's evidence say which command makes it; a command that would move a cursor is shown."""
+    suite = ran("suite", 3.5, origin="suite", command="python suite.py --record\x1b[2J")
+
+    assert stands([ran("fail", 3.5)]).discharge == "sovereign run --contract contracts/toy.yaml"
+    assert stands([ran("fail", 3.5), suite]).discharge == r"python suite.py --record\x1b[2J"
 
 
 def test_an_unconcluded_run_holds_back_discharged_after_its_time() -> None:

@@ -154,7 +154,11 @@ def _why_falsified(
         reasons.append(
             Reason(code="CONTRADICTORY", text="the same subject has passed in another run; the failure stands")
         )
-    if last.moved:
+    since = [one.run for one in passing if not one.moved]
+    if last.moved and since:
+        text = f"{since[-1].name} passes, yet does not answer {last.run.name}: {last.run.digest}"
+        reasons.append(Reason(code="UNANSWERED", text=text))
+    elif last.moved:
         reasons.append(Reason(code="NOT_RETESTED", text=f"not re-tested since {', '.join(last.moved)} moved"))
     if len(standing) < len(failing):
         reasons.append(

@@ -45,7 +45,7 @@ def _fix_of(one: CriterionStatus) -> tuple[Kind, str]:
         return "mend", "sovereign verify"
     if "UNPROVEN" in codes and one.status != "FALSIFIED":
         return "mend", "sovereign spec test --retrain ..."
-    if one.status == "FALSIFIED" and "NOT_RETESTED" not in codes:
+    if one.status == "FALSIFIED" and not codes & {"NOT_RETESTED", "UNANSWERED"}:
         return "change", f"change what contract {one.contract} trains, then {one.discharge}"
     return "run", one.discharge
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sovereign.canonical import shown
 from sovereign.gate.admission import Current, Finding, VerifiedRun
 from sovereign.gate.evaluation import (
     CriterionStatus,
@@ -148,8 +149,16 @@ def _criterion(
         exploratory=sum(1 for run in sound if run.statement) - len([run for run in binding if run.statement]),
         amended_after_results=history.after_results,
         was_falsified=history.once_falsified(concluded, current, now),
-        discharge=f"sovereign run --contract contracts/{criterion.contract}.yaml",
+        discharge=_command(criterion, binding),
     )  # fmt: skip
+
+
+def _command(criterion: Criterion, runs: Sequence[VerifiedRun]) -> str:
+    """Return what would show it: our own run, or what the latest evidence gives where another program trained."""
+    latest = runs[-1].intent if runs else None
+    if latest is not None and latest.origin != "run":
+        return shown(latest.command)
+    return f"sovereign run --contract contracts/{criterion.contract}.yaml"
 
 
 def _decides(run: VerifiedRun) -> bool:
