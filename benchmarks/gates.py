@@ -1,4 +1,4 @@
-"""Claim: `sovereign gates` answers in under half a second with the committed evidence, and linearly in run folders.
+"""Claim: `sovereign gates` answers in under a second with the committed evidence, and linearly in run folders.
 
 Times whole commands (interpreter start included) against the floor of any Python command line, an interpreter that
 imports pydantic and click and exits. With --folders N, generates N run folders of a toy contract (at least 100

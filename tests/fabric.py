@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,19 @@ def repository(root: Path, spec: str = SPEC, contract: str = CONTRACT) -> Path:
     return root
 
 
+@cache  # thousands of intents promise the same
+def _read(spec: str, contract: str) -> tuple[Spec, Contract]:
+    return validate(Spec, parse_yaml(spec.encode(), "spec")), validate(
+        Contract, parse_yaml(contract.encode(), "contract")
+    )
+
+
 def intent(
     run: str = "20260101T000000Z-aaaaaa", seed: int = 1, spec: str = SPEC, contract: str = CONTRACT, **changes: Any
 ) -> Intent:
     """Return an intent as a run of the toy contract freezes it."""
-    promise = validate(Contract, parse_yaml(contract.encode(), "contract"))
-    criteria = validate(Spec, parse_yaml(spec.encode(), "spec")).by_id
+    held_to, promise = _read(spec, contract)
+    criteria = held_to.by_id
     values: dict[str, Any] = {
         "contract": "toy",
         "run": run,
