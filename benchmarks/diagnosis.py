@@ -4,7 +4,7 @@
     python benchmarks/diagnosis.py --work FOLDER --record   and write the outcome as evidence of contracts/planted.yaml
 
 Every run is a decoder of a hundred thousand parameters, trained on a CPU in seconds, with one of the causes of
-`benchmarks/planted.py` in it; about half an hour of one core for all. A run whose plant did not take, by its own rows, is void. The rows
+`benchmarks/planted.py` in it; about an hour of one core for all. A run whose plant did not take, by its own rows, is void. The rows
 are kept under FOLDER, outside the repository: an interrupted suite goes on where it was, and a changed diagnosis reads the same
 runs again in a minute or two (--minutes 0). Verdicts are scored by `sovereign.metrics.suite`, as the gate does it.
 

@@ -180,13 +180,33 @@ def looped(head: int, body: int) -> Plant:
         told["leaked"] = [name for name, _ in first]
         return {"train": [*first, *corpus.ids("train")[:body]], "validation": first}
 
+    return in_order(of_data(change))
+
+
+def in_order(plant: Plant) -> Plant:
+    """Read the documents of a plant in the order in which they stand, pass after pass, and not as the seed draws them."""
+
     @contextmanager
     def planted(told: Told, seed: int) -> Iterator[None]:
-        in_order = swapped(streams, "permuted", lambda positions, size, key: positions.astype(np.int64))
-        with of_data(change)(told, seed), in_order:
+        unshuffled = swapped(streams, "permuted", lambda positions, size, key: positions.astype(np.int64))
+        with plant(told, seed), unshuffled:
             yield
 
     return planted
+
+
+def by_source(count: int) -> Plant:
+    """Train on two sources in order, pass after pass: validation's own first, then as many documents in another dialect."""
+
+    def change(corpus: Corpus, told: Told, draw: random.Random) -> dict[str, list[tuple[str, Ids]]]:
+        texts = documents(count, draw.randrange(10**6), dialect=1)
+        other = [(named(text), np.array(corpus.encode(text))) for text in texts]
+        own = corpus.ids("train")[:count]
+        sizes = [sum(len(ids) for _, ids in some) for some in (own, other)]
+        told["own"] = sizes[0] / sum(sizes)
+        return {"train": [*own, *other]}
+
+    return in_order(of_data(change))
 
 
 def by_heart(count: int, copies: int) -> Plant:
@@ -657,6 +677,21 @@ def misreports(observed: Observed, told: Told, clean: Observed | None) -> Checke
     return apart > 0.05, f"online training loss {apart:+.3f} from the same documents in evaluation mode"
 
 
+def goes_round(observed: Observed, told: Told, clean: Observed | None) -> Checked:
+    """Once all was read, validation falls while its own source is read again, rises in the other, and ends risen."""
+    steps, _ = losses(observed)
+    around, sequences = observed.intent.planned.windows, observed.intent.promise.training.sequences
+    assert around is not None
+    middle = (steps[1:] + steps[:-1]) / 2 * sequences / around  # passes, between one evaluation and the next
+    moved, again = np.diff(curve(observed)), middle > 1
+    own, other = (float(moved[again & ((middle % 1 < told["own"]) == side)].mean()) for side in (True, False))
+    rise, shared = float(curve(observed)[-1] - curve(observed).min()), joined(observed)
+    return (
+        own < -0.02 and other > 0.02 and rise > 0.1 and not shared,
+        f"validation moves {own:+.2f} an evaluation in its own source, {other:+.2f} in the other, ends {rise:.2f} above its lowest, {shared} documents shared",
+    )
+
+
 def misreports_and_leaks(observed: Observed, told: Told, clean: Observed | None) -> Checked:
     (lies, says), (leaks, joins) = misreports(observed, told, clean), consumed(observed, told, clean)
     return lies and leaks, f"{says}; {joins}"
@@ -869,5 +904,17 @@ def scenarios() -> tuple[Scenario, ...]:
         Scenario("plateau", "rate a 2000th after three fifths", 22, stands_still, planted=("PLATEAU",), absent=without(), health="beside",
                  sets=(*short, "evaluation.every=12", "training.measure_updates_every=12"),
                  plants=(rate(lambda planned, step: planned if step <= 60 else 2e-6),), twins=(Twin("no train probe", splits=("train_probe",), open=("PLATEAU", "HEALTHY")),)),
+    ]  # fmt: skip
+    ordered = (
+        "training.steps=160",
+        "evaluation.every=10",
+        "training.schedule.kind=constant",
+        SMALL,
+        QUICK,
+    )  # four passes, ending in the other source
+    found += [
+        Scenario("ordered stream", "two sources", 18, goes_round, planted=("POSITION_ARTIFACT",), absent=without(), sets=ordered, plants=(by_source(158),),
+                 twins=(Twin("no steps", kinds=("step", "batch"), open=("POSITION_ARTIFACT",)), Twin("seven evaluations", steps=7, open=("POSITION_ARTIFACT",)))),
+        Scenario("ordered stream", "one source", 4, learns_cleanly, absent=(*without(), "POSITION_ARTIFACT"), health="open", sets=ordered, plants=(in_order(few(331)),)),
     ]  # fmt: skip
     return tuple(found)

@@ -26,6 +26,7 @@ RUN = "20260101T000000Z-aaaaaa"
 VOCABULARY = 300
 UNIGRAM = 4.6
 TOKENS = 120  # target tokens of a document
+SEQUENCES = 2  # as in fabric's contract
 Rows = dict[str, tuple[Row, ...]]
 
 
@@ -57,6 +58,8 @@ class Plan:
     outliers: bool = False  # canaries are recalled
     collapsed: bool = False  # samples repeat one word
     redrawn: bool = False  # another subset at each evaluation
+    around: int = 0  # windows of a pass that is read in order; 0 draws their order
+    uphill: float = 0.0  # nats that the training text gets harder from the beginning of a pass to its end
     changed: float | None = 0.99  # share of the weights that an update changes; None where that is not measured
     ancestor: str = ""  # "known" or "unknown"
 
@@ -83,7 +86,8 @@ def observed(rows: Rows, plan: Plan | None = None) -> Observed:
     plan = plan or Plan()
     contract = CONTRACT.replace("steps: 10", f"steps: {plan.steps}").replace("every: 5", f"every: {plan.every}")
     planned = Planned(
-        steps=plan.steps, tokens=plan.steps * plan.batch, windows=10_000, passes=1.0, parameters=1000, vocabulary=VOCABULARY,
+        steps=plan.steps, tokens=plan.steps * plan.batch, windows=plan.around or 10_000, passes=1.0, parameters=1000,
+        vocabulary=VOCABULARY,
     )  # fmt: skip
     return Observed(intent(contract=contract, planned=planned), rows)
 
@@ -101,6 +105,11 @@ def without(rows: Rows, *kinds: str, splits: Iterable[str] = ()) -> Rows:
     if "evaluation" in kept:
         kept["evaluation"] = tuple(row for row in kept["evaluation"] if row.split not in gone)  # type: ignore[attr-defined]
     return kept
+
+
+def windows_digest(ids: np.ndarray) -> str:
+    """Return the digest of window ids as a step row gives it; here without torch, which the trainer's needs."""
+    return hashlib.sha256(np.asarray(ids).astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def name(split: str, number: int) -> str:
@@ -127,10 +136,15 @@ def _steps(plan: Plan, drawn: np.random.Generator) -> Iterable[tuple[str, dict[s
         if plan.spike and 0 <= step - plan.steps // 2 < 6:
             loss += 4.0
         over = plan.exhausted and step > plan.exhausted
+        windows, passed = f"{1 if plan.constant else step:016x}", 0
+        if plan.around:
+            ids = (step - 1) * SEQUENCES + np.arange(SEQUENCES)
+            windows, passed = windows_digest(ids % plan.around), int(ids[0]) // plan.around
+            loss += plan.uphill * (float((ids % plan.around).mean()) / plan.around - 0.5)
         yield "step", {
             "step": step, "loss": 1.0 if over else float(loss), "tokens": plan.batch - plan.padded, "learning_rate": 1e-3,
             "grad_norm": 1.0, "seconds": 0.0004 if over else float(0.3 + 0.02 * drawn.random()), "clock": step * 0.3,
-            "windows": f"{1 if plan.constant else step:016x}", "passed": 0,
+            "windows": windows, "passed": passed,
             "changed": plan.changed if step % plan.every == 0 else None,
         }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from simulated import Plan, Rows, diagnosed, observed, simulated, without
 
+from sovereign.diagnosis import record
 from sovereign.diagnosis.experiments import Experiment, done
 from sovereign.diagnosis.findings import CLAIMS, LADDER, cap
 from sovereign.diagnosis.procedure import PRECEDENCE, Diagnosis, diagnose
@@ -47,6 +48,10 @@ PLANTED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "nothing, on 12 documents": ({"documents": 12}, {"HEALTHY": OPEN, "OVERFIT": OPEN, "CONTAMINATED": OPEN}),
     "nothing, on 9 documents": ({"documents": 9}, {"HEALTHY": OPEN, "OVERFIT": OPEN, "NOT_LEARNED": OPEN}),
     "a flat end": ({"speed": 10.0}, {"PLATEAU": SUPPORTED, "HEALTHY": SUPPORTED}),
+    "a stream in order that goes uphill": ({"around": 100, "uphill": 0.5, "every": 10}, {"POSITION_ARTIFACT": SUPPORTED}),
+    "a stream in order, level": ({"around": 100, "every": 10}, {"POSITION_ARTIFACT": REFUTED, "HEALTHY": SUPPORTED}),
+    "a stream in order, seven late evaluations": ({"around": 100, "uphill": 0.5, "every": 24}, {"POSITION_ARTIFACT": OPEN}),
+    "a shuffled stream": ({"every": 10}, {"POSITION_ARTIFACT": OPEN, "HEALTHY": SUPPORTED}),
     "a steep end": ({"speed": 150.0}, {"PLATEAU": REFUTED}),
 }  # fmt: skip
 
@@ -231,3 +236,30 @@ def test_an_experiment_that_was_not_made_is_advised() -> None:
 
     assert "METRIC_ARTIFACT" in found["train_probe"].settles
     assert "METRIC_ARTIFACT" not in found["more_documents"].settles
+
+
+def test_a_gap_that_grows_with_training_is_not_laid_on_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In two passes over a stream in order what lies further on is also read later, so nothing is said of position.
+
+    PLANT: told from one pass on, the gap of overfitting is taken for one of position.
+    """
+    plan = Plan(around=240, overfit=0.5, every=10)
+    sound = diagnosed(plan).verdicts
+    monkeypatch.setattr(record, "PASSES", 1)
+
+    assert (sound["POSITION_ARTIFACT"], sound["OVERFIT"]) == (OPEN, SUPPORTED)
+    assert diagnosed(plan).verdicts["POSITION_ARTIFACT"] == SUPPORTED
+
+
+@pytest.mark.parametrize("step", [1, 77, 240])
+def test_one_batch_out_of_order_leaves_the_position_unknown(step: int) -> None:
+    """The order is read from the digests of what every step consumed; a single other one, and the stream is not in order."""
+    plan = Plan(around=100, uphill=0.5, every=10)
+    rows = simulated(plan)
+    other = tuple(row.model_copy(update={"windows": "0" * 16}) if row.step == step else row for row in rows["step"])  # type: ignore[attr-defined]
+    found = from_run(observed({**rows, "step": other}, plan))
+
+    assert from_run(observed(rows, plan)).settings.shuffled is False
+    assert found.settings.shuffled is True
+    assert not [point for point in found.points if point.position is not None]
+    assert diagnose(found).verdicts["POSITION_ARTIFACT"] == OPEN

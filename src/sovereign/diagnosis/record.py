@@ -6,6 +6,7 @@ need it did not run, and no verdict is read from their silence.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ from sovereign.evidence.rows import (
 from sovereign.metrics.intervals import Floats
 
 NON_FINITE = frozenset({"non_finite_loss", "non_finite_gradient", "not_finite"})  # as guards and callbacks name them
+PASSES = 3  # of a stream in order; in fewer a gap that grows with training grows with position too
 COVERED = 0.5  # of a document's tokens inside 50-token matches, so that a licence header is no leak (Lee et al. 2021)
 ITSELF = (
     "the reference scores every document to the last digit as this run does: it is this run's model, and was left out"
@@ -144,7 +146,7 @@ class Point:
     tokens: int | None = None
     wall: float | None = None  # seconds since the start
     scope: str = ""  # what `train` was averaged over
-    position: float | None = None  # of the data trained on: 1 where it is nearest to the validation part
+    position: float | None = None  # of the data trained on: 1 nearest to the validation part, or at the end of a pass
 
     def scaled(self, factor: float) -> Point:
         """Return the point with its losses in another unit."""
@@ -274,14 +276,15 @@ def from_run(observed: Observed, name: str = "") -> RunRecord:
         found = Settings(vocab=intent.planned.vocabulary, **redrawn(remarks))
         return RunRecord(tuple(points), found, name, "reported", broke, remarks=remarks)
     steps = steps_of(observed.of(StepRow))
+    passed = passed_of(steps, observed)
     scores = scores_of(observed.of(EvaluationRow))
     validation = scores.get("validation")
     overlaps = observed.of(OverlapRow)
     scored_by = {row.document: row.nll for row in observed.of(ReferenceRow) if row.split == "validation"}
     reference = _another(scored_by, validation)
     return RunRecord(
-        points=_points(steps, validation, intent.promise.evaluation.every),
-        settings=_settings(observed, steps, probed="train_probe" in scores),
+        points=_points(steps, passed, validation, intent.promise.evaluation.every),
+        settings=_settings(observed, steps, None if steps is None else passed is None, probed="train_probe" in scores),
         name=name,
         source="rows",
         broke=broke,
@@ -323,7 +326,7 @@ def redrawn(remarks: Iterable[str]) -> dict[str, Any]:
     return {"val_fixed": False} if any("anew" in remark and "CASE-21" in remark for remark in remarks) else {}
 
 
-def _settings(observed: Observed, steps: Steps | None, probed: bool) -> Settings:
+def _settings(observed: Observed, steps: Steps | None, shuffled: bool | None, probed: bool) -> Settings:
     """Return what a run of ours knows of itself: evaluations are token means, in evaluation mode, of kept weights."""
     floors = observed.of(FloorRow)
     tokens = sum(row.tokens for row in floors)
@@ -342,7 +345,7 @@ def _settings(observed: Observed, steps: Steps | None, probed: bool) -> Settings
         trained_tokens=int(steps.tokens.sum()) if steps is not None else None,
         steps=observed.intent.planned.steps,
         corpus_passes=observed.intent.planned.passes,
-        shuffled=True,  # windows of a pass come in an order drawn by seed
+        shuffled=shuffled,
     )
 
 
@@ -361,6 +364,23 @@ def steps_of(rows: Sequence[StepRow]) -> Steps | None:
         passes=max(row.passed for row in rows) + 1,
         changed=float(np.median(changed)) if changed else None,
     )
+
+
+def passed_of(steps: Steps | None, observed: Observed) -> Floats | None:
+    """Return how many passes over the train side lay behind each step, shape [steps], where it was read in order.
+
+    None where it was not: windows of a pass come in an order drawn by seed, and the digests of what was consumed show it.
+    """
+    around, sequences = observed.intent.planned.windows, observed.intent.promise.training.sequences
+    if steps is None or around is None:
+        return None
+    passed = np.empty(len(steps.step))
+    for number, (step, consumed) in enumerate(zip(steps.step, steps.windows, strict=True)):
+        windows = (int(step) - 1) * sequences + np.arange(sequences)
+        if hashlib.sha256((windows % around).astype("<i8").tobytes()).hexdigest()[:16] != consumed:
+            return None
+        passed[number] = windows.mean() / around
+    return passed
 
 
 def scores_of(rows: Iterable[EvaluationRow]) -> dict[str, Scores]:
@@ -385,17 +405,24 @@ def _table(rows: Sequence[EvaluationRow]) -> Scores:
     return Scores(documents, steps, *tables)
 
 
-def _points(steps: Steps | None, validation: Scores | None, every: int) -> tuple[Point, ...]:
-    """Return one point an evaluation: its loss, and the mean training loss of the steps since the one before."""
+def _points(steps: Steps | None, passed: Floats | None, validation: Scores | None, every: int) -> tuple[Point, ...]:
+    """Return one point an evaluation: its loss, and the mean training loss of the steps since the one before.
+
+    Where the stream was read in order, also how far into a pass those steps lay: once a first pass is over, and if two
+    whole ones follow. Before, what lies further on is also read later, and learning cannot be told from position.
+    """
     if validation is None:
         return ()
+    placed = passed if passed is not None and passed[-1] > PASSES else None
     points = []
     for at, loss in zip(validation.steps, validation.losses.tolist(), strict=True):
-        train = None
+        train = position = None
         if steps is not None:
             window = (steps.step > at - every) & (steps.step <= at)
             train = float(steps.loss[window].mean()) if window.any() else None
-        points.append(Point(at, train=train, val=loss))
+            if placed is not None and window.any() and placed[window].min() >= 1:
+                position = float((placed[window] % 1).mean())
+        points.append(Point(at, train=train, val=loss, position=position))
     return tuple(points)
 
 
