@@ -915,6 +915,5 @@ def scenarios() -> tuple[Scenario, ...]:
     found += [
         Scenario("ordered stream", "two sources", 18, goes_round, planted=("POSITION_ARTIFACT",), absent=without(), sets=ordered, plants=(by_source(158),),
                  twins=(Twin("no steps", kinds=("step", "batch"), open=("POSITION_ARTIFACT",)), Twin("seven evaluations", steps=7, open=("POSITION_ARTIFACT",)))),
-        Scenario("ordered stream", "one source", 4, learns_cleanly, absent=(*without(), "POSITION_ARTIFACT"), health="open", sets=ordered, plants=(in_order(few(331)),)),
     ]  # fmt: skip
     return tuple(found)
