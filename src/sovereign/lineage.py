@@ -12,7 +12,7 @@ from sovereign.contract.contract import Contract
 from sovereign.corpus.split import Side
 from sovereign.evidence.folder import run_folders
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import CorpusRow, EvaluationRow, ExposureRow, Row, read_rows
+from sovereign.evidence.rows import CorpusRow, EvaluationRow, ExposureRow, Row, UnlistedRow, read_rows
 from sovereign.evidence.statement import Statement
 
 
@@ -52,8 +52,13 @@ class Ancestor:
 
     def sides(self) -> dict[str, Side]:
         """Return document -> the side that this run put it on."""
-        rows = (row for row in self._rows("corpus") if isinstance(row, CorpusRow))
-        return {row.document: row.split for row in rows if row.split != "left_out"}
+        found: dict[str, Side] = {}
+        for row in (*self._rows("corpus"), *self._rows("unlisted")):
+            if isinstance(row, CorpusRow) and row.split != "left_out":
+                found[row.document] = row.split
+            elif isinstance(row, UnlistedRow) and row.split != "left_out":
+                found |= dict.fromkeys(row.members, row.split)
+        return found
 
     def consumed(self) -> dict[str, int]:
         """Return document -> how often its windows were trained on, of those that were."""

@@ -34,6 +34,7 @@ from sovereign.contract.method import Qlora
 from sovereign.corpus.build import Corpus
 from sovereign.corpus.examples import Encoded, ExampleSet, fell_back
 from sovereign.corpus.floors import floors
+from sovereign.corpus.listing import listed, unlisted
 from sovereign.corpus.overlap import overlap
 from sovereign.corpus.scoring import scored
 from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
@@ -124,7 +125,8 @@ def promised(
         environment=environment(plan),
         worktree=worktree(root, scope(plan.contract, root)),
         planned=Planned(
-            steps=plan.contract.training.steps, tokens=plan.tokens, tokens_until=plan.tokens_until, windows=plan.windows, passes=plan.passes,
+            steps=plan.contract.training.steps, tokens=plan.tokens, tokens_until=plan.tokens_until,
+            documents=plan.corpus.held, windows=plan.windows, passes=plan.passes,
             parameters=plan.parameters, trainable=plan.trainable if plan.tuning else None, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
         ),
         ttl_hours=plan.contract.ttl_hours,
@@ -287,11 +289,20 @@ class _Execution:
                     self.validation.setdefault(row.step, {})[row.document] = (row.nll, row.tokens)
         del self.losses[: -2 * SPIKE_STEPS]
 
+    @property
+    def _looked_at(self) -> frozenset[str]:
+        """Documents held out of which something is observed: of running text all, of examples those that are scored."""
+        if isinstance(self.plan.corpus, Corpus):
+            return self.plan.corpus.held_out
+        return frozenset(one.document for side in self.examples.values() for one in side)
+
     def _observe_data(self, journal: Journal | _Nowhere) -> None:
         """Write what is known of the data before a token is trained on: sides, overlap, floors."""
         corpus = self.plan.corpus
-        for row in corpus.documents:
-            journal.log("corpus", **row.plain())
+        for one in listed(corpus.documents, self._looked_at):
+            journal.log("corpus", **one.plain())
+        for counted in unlisted(corpus.documents, self._looked_at):
+            journal.log("unlisted", **counted)
         for probe in corpus.probes():
             journal.log("tokenizer", **asdict(probe))
         if isinstance(corpus, Corpus):

@@ -19,7 +19,16 @@ from sovereign.canonical import Problem, digest
 from sovereign.evidence.envelope import file_name
 from sovereign.evidence.folder import Observed, RunFolder, known_files, read_folder
 from sovereign.evidence.intent import Intent
-from sovereign.evidence.rows import EvaluationRow, ExposureRow, ReplayRow, ReportedRow, ScenarioRow, StepRow
+from sovereign.evidence.rows import (
+    CorpusRow,
+    EvaluationRow,
+    ExposureRow,
+    ReplayRow,
+    ReportedRow,
+    ScenarioRow,
+    StepRow,
+    UnlistedRow,
+)
 from sovereign.evidence.statement import Measurement, Statement
 from sovereign.gate.admission import Closing, Finding, VerifiedRun
 from sovereign.subjects import evaluator_digest
@@ -276,6 +285,8 @@ def implausible(observed: Observed, statement: Statement) -> Iterator[str]:
     windows = statement.steps * intent.promise.training.sequences
     if exposures and sum(row.consumed for row in exposures) < windows:
         yield f"exposures add up to fewer than the {windows} windows that {statement.steps} steps consume"
+    if statement.steps:  # a run that broke off before its first may have been writing of its data
+        yield from _documents_lost(observed)
 
 
 def _implausible_report(observed: Observed, statement: Statement) -> Iterator[str]:
@@ -318,6 +329,26 @@ def _implausible_suite(observed: Observed) -> Iterator[str]:
     contents = Counter(digest for _, digest in {(row.trained, row.rows) for row in rows})
     if contents and max(contents.values()) > 1:
         yield "two runs have the same rows to the byte: one run under two names"
+
+
+def _documents_lost(observed: Observed) -> Iterator[str]:
+    """Yield documents that the source held and nobody accounts for: each is listed, or counted among those that are not."""
+    held, listed, counted = observed.intent.planned.documents, observed.of(CorpusRow), observed.of(UnlistedRow)
+    if held is None:
+        if counted:
+            yield "counts documents that no row lists, and its intent does not say how many the source held"
+        return
+    named = [*(row.document for row in listed), *(one for row in counted for one in row.members)]
+    others = sum(row.documents for row in counted)
+    if len(listed) + others != held:
+        yield f"lists {len(listed)} documents and counts {others} more; the source held {held}"
+    if len(set(named)) < len(named):
+        yield f"{len(named) - len(set(named))} documents are listed or counted twice"
+    looked_at = {row.document for row in observed.of(EvaluationRow)} | {
+        row.document for row in observed.of(ExposureRow)
+    }
+    if unknown := looked_at - {row.document for row in listed}:
+        yield f"{len(unknown)} documents were trained on or scored, and no corpus row lists them (one is {min(unknown)})"
 
 
 def _evaluations_differ(rows: tuple[EvaluationRow, ...]) -> Iterator[str]:

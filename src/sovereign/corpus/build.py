@@ -67,9 +67,10 @@ class Listed(Record):
 class Listing(Record):
     """What a corpus holds."""
 
-    format: Literal["sovereign/corpus/v2"] = "sovereign/corpus/v2"
+    format: Literal["sovereign/corpus/v3"] = "sovereign/corpus/v3"
     tokenizer: str
     end_of_text: str = tokens.END_OF_TEXT
+    held: int  # documents of the source, as they were read, and canaries
     documents: tuple[Listed, ...]
     texts: str
     seconds: dict[str, float]
@@ -91,6 +92,11 @@ class Corpus:
     @property
     def documents(self) -> tuple[Listed, ...]:
         return self.listing.documents
+
+    @property
+    def held(self) -> int:
+        """Documents of the source, as they were read, and canaries: those that `documents` should account for."""
+        return self.listing.held
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -313,6 +319,7 @@ def _build_in(
     listing = Listing(
         tokenizer=name,
         end_of_text=end,
+        held=len(found) + len(planted),
         documents=(
             *_listed(texts, left_out, side, clusters, ids, exact),
             *(Listed(document=one, name=name, split="train", bytes=0, tokens=len(ids)) for one, name, ids in planted),

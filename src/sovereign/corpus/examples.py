@@ -313,6 +313,7 @@ class ExampleSet:
     tokenizer_path: Path
     tokenizer: Bpe = field(repr=False)
     end_of_text: int
+    held: int  # examples of the source, as they were read: those that `documents` should account for
     documents: tuple[Listed, ...]
     sides: Mapping[Side, tuple[Encoded, ...]] = field(repr=False)
     examples: Mapping[str, Example] = field(repr=False)
@@ -450,6 +451,7 @@ def build_examples(
         tokenizer,
         bpe,
         end_of_text,
+        len(found),
         tuple(listed),
         on_sides,
         {one.document: one for one in used},

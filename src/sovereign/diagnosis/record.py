@@ -38,6 +38,7 @@ from sovereign.evidence.rows import (
     SampleRow,
     Share,
     StepRow,
+    UnlistedRow,
 )
 from sovereign.metrics.intervals import Floats
 
@@ -430,6 +431,7 @@ def _identity(observed: Observed, scored: Scores | None) -> Identity | None:
     exposures = observed.of(ExposureRow)
     validation = set(scored.documents) if scored is not None else set()
     validation |= {row.document for row in observed.of(CorpusRow) if row.split == "validation"}
+    validation |= {one for row in observed.of(UnlistedRow) if row.split == "validation" for one in row.members}
     if not exposures or not validation:
         return None
     trained = {row.document for row in exposures if row.consumed}
@@ -459,11 +461,11 @@ def coverage(documents: Iterable[tuple[str, bool]]) -> Coverage | None:
 
 def _near(corpus: Sequence[CorpusRow]) -> Coverage | None:
     """Return the held-out documents that share a near-duplicate cluster with a train document."""
-    trained = {row.cluster for row in corpus if row.split == "train" and row.cluster}
-    if not any(row.split == "train" for row in corpus):
+    trained = {row.cluster or row.document for row in corpus if row.split == "train"}
+    if not trained:
         return None
     return coverage(
-        (row.split, bool(row.cluster) and row.cluster in trained)
+        (row.split, (row.cluster or row.document) in trained)
         for row in corpus
         if row.split in ("validation", "control")
     )

@@ -89,6 +89,9 @@ class Planned(Record):
     tokens_until: dict[str, int] | None = Field(
         default=None, description="evaluated step -> target tokens until then, where the run may stop early"
     )
+    documents: int | None = Field(
+        default=None, ge=1, description="documents that the source held, as they were read: used or left out"
+    )
     windows: int | None = Field(default=None, ge=1, description="windows on the train side")
     passes: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, ge=1)

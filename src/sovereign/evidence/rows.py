@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sovereign.canonical import Malformed, Problem, Record, parse_json, validate
+from sovereign.canonical import Malformed, Problem, Record, digest, parse_json, validate
 
 DocumentId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="first 16 hex digits of the text's sha256")]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Split = Literal["train", "validation", "control"]
+LeftOut = Literal[
+    "too_short", "too_long", "not_utf8", "exact_duplicate", "licence", "near_duplicate", "over_share", "not_drawn"
+]
 Evaluated = Literal["validation", "train_probe", "control"]
 
 
@@ -27,30 +30,60 @@ class Row(Record):
 
 
 class CorpusRow(Row):
-    """A document the source held, and the side it was put on, or why it was left out."""
+    """A document that the run uses, and its side. Runs of before also list those that were left out, and why."""
 
     kind: Literal["corpus"] = "corpus"
     document: DocumentId
     name: str
     split: Literal["train", "validation", "control", "left_out"]
-    reason: Literal[
-        "",
-        "too_short",
-        "too_long",
-        "not_utf8",
-        "exact_duplicate",
-        "licence",
-        "near_duplicate",
-        "over_share",
-        "not_drawn",
-    ] = ""
+    reason: LeftOut | Literal[""] = ""
     bytes: Count
     tokens: Count
-    cluster: DocumentId | Literal[""] = Field(default="", description="first document of its near-duplicate cluster")
+    cluster: DocumentId | Literal[""] = Field(
+        default="", description="first document of its near-duplicate cluster; empty where it is that itself"
+    )
     origin: DocumentId | Literal[""] = Field(default="", description="the document that an example was cut from")
     round_trip: Literal["", "exact", "differs"] = Field(
         default="", description="whether its text comes back from its ids; empty where that was not tried"
     )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the row as plain JSON values; what is empty is left out, since there are many of these."""
+        return {key: value for key, value in super().plain().items() if value != ""}
+
+
+class UnlistedRow(Row):
+    """Documents that the source held and no corpus row lists: left out for one reason, or held out and never scored.
+
+    Those held out are named, so that whoever begins from this run never trains on them; of the others there is a digest.
+    """
+
+    kind: Literal["unlisted"] = "unlisted"
+    split: Literal["validation", "control", "left_out"]
+    reason: LeftOut | Literal["not_scored"]
+    origin: DocumentId | Literal[""] = Field(
+        default="", description="the document that examples held out were cut from"
+    )
+    documents: int = Field(ge=1, description="how many; an exact duplicate counts each time")
+    bytes: Count
+    tokens: Count
+    ids: str = Field(pattern=r"^sha256:[0-9a-f]{64}$", description="digest of the list of their ids, sorted")
+    members: tuple[DocumentId, ...] = Field(
+        default=(), description="the ids themselves, sorted, where they were held out"
+    )
+
+    @model_validator(mode="after")
+    def _names_what_it_holds_out(self) -> UnlistedRow:
+        if (self.split == "left_out") != (not self.members) or (self.split == "left_out") != (
+            self.reason != "not_scored"
+        ):
+            raise ValueError(
+                f"split {self.split}, reason {self.reason}, {len(self.members)} members: what is held out "
+                "was not_scored and names its members, what is left out names a reason and none"
+            )
+        if self.members and (len(set(self.members)) != self.documents or digest(sorted(self.members)) != self.ids):
+            raise ValueError(f"{len(self.members)} members, with another count or digest than it states")
+        return self
 
 
 class TokenizerRow(Row):
@@ -593,6 +626,7 @@ class ScenarioRow(Row):
 
 AnyRow = (
     CorpusRow
+    | UnlistedRow
     | TokenizerRow
     | PositionRow
     | OverlapRow
@@ -634,6 +668,7 @@ KINDS: dict[str, type[Row]] = {
     kind.model_fields["kind"].default: kind
     for kind in (
         CorpusRow,
+        UnlistedRow,
         TokenizerRow,
         PositionRow,
         OverlapRow,

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from sovereign.evidence.folder import Observed
-from sovereign.evidence.rows import CorpusRow, EvaluationRow, ExposureRow, InheritedRow, LineageRow, OverlapRow
+from sovereign.evidence.rows import (
+    CorpusRow,
+    EvaluationRow,
+    ExposureRow,
+    InheritedRow,
+    LineageRow,
+    OverlapRow,
+    UnlistedRow,
+)
 from sovereign.metrics.intervals import Interval, Unmeasurable, exact, ratio_difference
 
 
@@ -17,8 +25,7 @@ def shared_documents(observed: Observed) -> Interval:
     corpus = list(observed.of(CorpusRow))
     if not exposures or not corpus:
         raise Unmeasurable("needs exposure rows and corpus rows")
-    scored = {row.document for row in observed.of(EvaluationRow) if row.split in ("validation", "control")}
-    held_out = scored | {row.document for row in corpus if row.split in ("validation", "control")}
+    held_out = _held_out(observed).keys()
     trained = {row.document for row in exposures if row.consumed} | {
         row.document for row in corpus if row.split == "train"
     }
@@ -31,11 +38,18 @@ def shared_with_ancestors(observed: Observed) -> Interval:
     unknown = {row.ancestor for row in observed.of(LineageRow)} - {row.ancestor for row in inherited}
     if not corpus or not inherited or unknown:
         raise Unmeasurable("needs corpus rows, and what every ancestor was trained on")
-    origins = {row.document: row.origin or row.document for row in corpus}
-    scored = {row.document for row in observed.of(EvaluationRow) if row.split in ("validation", "control")}
-    held_out = scored | {row.document for row in corpus if row.split in ("validation", "control")}
+    held_out = _held_out(observed)
     trained = {row.document for row in inherited}
-    return exact(float(sum(bool({one, origins.get(one, one)} & trained) for one in held_out)), len(held_out))
+    return exact(float(sum(bool({*one} & trained) for one in held_out.items())), len(held_out))
+
+
+def _held_out(observed: Observed) -> dict[str, str]:
+    """Return document -> what it was cut from, itself by default, of all that was held out: scored, listed, or counted."""
+    origins = {row.document: row.origin or row.document for row in observed.of(CorpusRow) if row.split != "left_out"}
+    scored = {row.document for row in observed.of(EvaluationRow) if row.split in ("validation", "control")}
+    scored |= {row.document for row in observed.of(CorpusRow) if row.split in ("validation", "control")}
+    counted = {one: row.origin or one for row in observed.of(UnlistedRow) for one in row.members}
+    return counted | {one: origins.get(one, one) for one in scored}
 
 
 def overlap_excess(observed: Observed) -> Interval:
@@ -68,9 +82,11 @@ def round_trip_errors(observed: Observed) -> Interval:
 
 
 def bytes_per_token(observed: Observed) -> Interval:
-    """Return the bytes of all documents used over their tokens."""
-    used = [row for row in observed.of(CorpusRow) if row.split != "left_out"]
+    """Return the bytes of all documents used over their tokens; what is held out and never scored is used."""
+    used: list[CorpusRow | UnlistedRow] = [row for row in observed.of(CorpusRow) if row.split != "left_out"]
+    used += [row for row in observed.of(UnlistedRow) if row.split != "left_out"]
     tokens = sum(row.tokens for row in used)
     if not tokens:
         raise Unmeasurable("no corpus rows with tokens")
-    return exact(sum(row.bytes for row in used) / tokens, len(used), "total over total")
+    documents = sum(row.documents if isinstance(row, UnlistedRow) else 1 for row in used)
+    return exact(sum(row.bytes for row in used) / tokens, documents, "total over total")
