@@ -62,11 +62,13 @@ def test_each_misspelt_key_is_refused_by_name(key: str) -> None:
         ("precision: fp32", "precision: fp32\n  wrap_around: true", "wrap_around needs most_passes"),
         ("precision: fp32", "precision: fp32\n  most_passes: 2.0", "most_passes 2 needs wrap_around: true"),
         ("precision: fp32", "precision: fp32\n  micro_batch: 3", "sequences 2 is not a multiple of micro_batch 3"),
+        ("precision: fp32", "precision: fp16", "training.precision: fp16 needs a loss that is scaled, which no run here does; ask for bf16 or fp32"),
+        ("precision: fp32", "precision: auto\n  weights: fp16", "training.weights: fp16 needs a loss that is scaled"),
         ("validation: 0.2", "validation: 0.8", "leaves too little to train on"),
         ("[TOY-001, TOY-002]", "[TOY-001, TOY-001]", "claims lists a criterion twice"),
         ("kind: constant", "kind: constant, warmup: 10", "leaves nothing of 10 steps"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_meant_is_refused(old: str, new: str, message: str) -> None:
     """A value that is impossible, or contradicts another, is refused where it stands."""
     assert message in refusal(CONTRACT.replace(old, new))

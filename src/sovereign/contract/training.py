@@ -5,9 +5,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sovereign.canonical import Record
+
+
+def _without_scaling(value: object) -> object:
+    """Refuse fp16: below 6e-8 it is 0, so that small gradients vanish where the loss is not scaled up for them."""
+    if value == "fp16":
+        raise ValueError("fp16 needs a loss that is scaled, which no run here does; ask for bf16 or fp32")
+    return value
 
 
 class Adamw(Record):
@@ -102,8 +109,8 @@ class Training(Record):
     device: Literal["any", "cpu", "cuda"] = Field(
         default="any", description="where it must run; elsewhere it is refused"
     )
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    weights: Literal["fp32", "bf16"] = Field(
+    precision: Annotated[Literal["auto", "bf16", "fp32"], BeforeValidator(_without_scaling)] = "auto"
+    weights: Annotated[Literal["fp32", "bf16"], BeforeValidator(_without_scaling)] = Field(
         default="fp32",
         description="what weights are kept in: bf16 halves them and their gradients, and an update below 1/256 of a weight "
         "is lost; adapters and new rows stay in fp32",
