@@ -70,7 +70,7 @@ class Example:
     label: str = ""
     origin: str = ""  # the document it was cut from, where that is another
 
-    @property
+    @cached_property
     def document(self) -> str:
         """First 16 hex digits of the sha256 of its content."""
         content = {"turns": [[turn.role, turn.content] for turn in self.turns], "label": self.label}
