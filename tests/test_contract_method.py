@@ -49,6 +49,8 @@ def test_a_contract_from_scratch_means_what_it_meant() -> None:
         ("{kind: embeddings, base: {run: toy}, context: 48, rows: new}", "rows: new needs new_tokens"),
         ("{kind: embeddings, base: {folder: m}, context: 48, rows: new, new_tokens: {count: 2}}", "train side of a base run"),
         ("{kind: classification, base: {run: toy}, context: 48}", "learns from labels"),
+        ("{kind: lora, base: {run: toy}, context: 48, adapter: {rank: 4, alpha: 8, targets: [q_proj, embed_tokens]}}",
+         "embed_tokens is adapted only of a classifier: an output head may be tied to it"),
         ("{kind: lorra, base: {run: toy}, context: 48}", "lorra"),
     ],
 )  # fmt: skip

@@ -22,18 +22,27 @@ from sovereign.corpus.examples import IGNORED
 from sovereign.evidence.intent import Intent
 from sovereign.metrics.measure import METRICS, measure
 from sovereign.model import kernels
+from sovereign.model.adapters import merged
 from sovereign.plan import Refused
 from sovereign.spec.criterion import Spec
 from sovereign.training.device import Unavailable, choose_precision
 from sovereign.tuning import Tuning
 
-SOURCES = {"full": PAIRS, "lora": PAIRS, "qlora": TEXT, "rows": TEXT, "labels": LABELS, "labels-full": LABELS}
+SOURCES = {
+    "full": PAIRS,
+    "lora": PAIRS,
+    "qlora": TEXT,
+    "rows": TEXT,
+    "labels": LABELS,
+    "labels-rows": LABELS,
+    "labels-full": LABELS,
+}
 # by hand: rank x (inputs + outputs) of q 64 + 64, v 64 + 32, up 64 + 64, in two layers
 ADAPTERS = 4 * (128 + 96 + 128) * 2
 BASE_PARAMETERS = 320 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 64 + 2 * 64) + 64
 TRAINABLE = {
     "full": BASE_PARAMETERS, "lora": ADAPTERS, "qlora": ADAPTERS, "rows": 6 * 64, "labels": ADAPTERS + 2 * 64,
-    "labels-full": BASE_PARAMETERS + 2 * 64,
+    "labels-rows": 4 * (320 + 64 + 2 * (64 + 64)) + 2 * 64, "labels-full": BASE_PARAMETERS + 2 * 64,
 }  # fmt: skip
 
 
@@ -204,6 +213,20 @@ def test_answers_of_base_and_tuned_model_stand_side_by_side(root: Path) -> None:
     assert "generation/chrf_gain" in {one.metric for one in measure(observed(concluded.folder), METRICS)[0]}
 
 
+def test_an_adapter_beside_the_embedding_is_merged_into_its_rows(root: Path) -> None:
+    """Fresh, it changes nothing; moved, the plain model's rows are those that the live classifier looks up."""
+    live = planned(root, tuned("x", LABELS, "labels-rows")).fresh()
+    inside, ids = live.language.model.embed_tokens, torch.arange(320)  # type: ignore[union-attr]
+    before = inside(ids).detach()
+    with torch.no_grad():
+        inside.lora_embedding_A["default"].normal_()
+    rows_ = merged(live)["language.model.embed_tokens.weight"]
+
+    assert torch.equal(before, base_tensors(root)["model.embed_tokens.weight"])
+    assert torch.allclose(inside(ids), rows_, atol=1e-5)
+    assert bool((rows_ != before).any(1).all())
+
+
 def test_the_ignored_target_is_one_number() -> None:
     """The corpus and the kernels mean the same by a target that carries no loss."""
     assert IGNORED == kernels.IGNORED
@@ -220,6 +243,8 @@ def test_the_ignored_target_is_one_number() -> None:
          "no v_porj in layer 0; there are down_proj, gate_proj, k_proj"),
         (PAIRS, "{kind: lora, base: {run: toy}, context: 48, adapter: {rank: 4, alpha: 8, targets: [q_proj], layers: 3}}", "",
          "3 from the top, and the model has 2"),
+        (LABELS, "{kind: classification, base: {run: toy}, context: 48, adapter: {rank: 4, alpha: 8, targets: [wte]}}", "",
+         "method.adapter.targets: no wte; the embedding is model.embed_tokens"),
         (PAIRS, "{kind: full, base: {run: toy}, context: 8}", "", "examples have no token that carries loss: what they are given fills the context of 8 alone"),
         (PAIRS, "{kind: full, base: {run: toy}, context: 65}", "", "beyond the 64 positions that the base knows"),
         (PAIRS, "{kind: full, base: {run: nobody}, context: 48}", "", "sovereign run --contract contracts/nobody.yaml"),

@@ -84,6 +84,8 @@ METHODS = {
     "qlora": f"{{kind: qlora, base: {{run: toy}}, context: 48, adapter: {LORA}}}",
     "rows": "{kind: embeddings, base: {run: toy}, context: 48, rows: new, new_tokens: {count: 6, least_tokens: 3}}",
     "labels": f"{{kind: classification, base: {{run: toy}}, context: 48, adapter: {LORA}}}",
+    "labels-rows": "{kind: classification, base: {run: toy}, context: 48, "
+    "adapter: {rank: 4, alpha: 8, targets: [embed_tokens, q_proj]}}",
     "labels-full": "{kind: classification, base: {run: toy}, context: 48}",
 }
 WORDS = (

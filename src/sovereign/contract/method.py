@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sovereign.canonical import Record
 
+EMBEDDING = ("embed_tokens", "wte")  # what models call the module that holds the rows of the vocabulary
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -60,7 +61,9 @@ class Adapter(Record):
     alpha: float = Field(gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: tuple[str, ...] = Field(
-        min_length=1, description="names of modules, as q_proj; each must stand in every adapted layer"
+        min_length=1,
+        description="names of modules, as q_proj; each must stand in every adapted layer. A classifier's may name the "
+        "embedding, embed_tokens or wte, whose input is not dropped",
     )
     layers: int | None = Field(
         default=None, ge=1, description="how many layers are adapted, from the top; all by default"
@@ -73,6 +76,16 @@ class Adapter(Record):
         return self
 
 
+def _beside_layers(adapter: Adapter) -> Adapter:
+    """Refuse an adapter beside the embedding where a tied output head would stay behind."""
+    if named := set(adapter.targets) & set(EMBEDDING):
+        raise ValueError(
+            f"{named.pop()} is adapted only of a classifier: an output head may be tied to it, and would not move"
+        )
+    return adapter
+
+
+LayerAdapter = Annotated[Adapter, AfterValidator(_beside_layers)]
 Context = Annotated[int, Field(ge=8, description="most tokens of an example, or of a window of running text")]
 
 
@@ -90,7 +103,7 @@ class Lora(Record):
     kind: Literal["lora"]
     base: Base
     context: Context
-    adapter: Adapter
+    adapter: LayerAdapter
 
 
 class Qlora(Record):
@@ -99,7 +112,7 @@ class Qlora(Record):
     kind: Literal["qlora"]
     base: Base
     context: Context
-    adapter: Adapter
+    adapter: LayerAdapter
     double_quantization: bool = Field(default=True, description="the scales are quantized too")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sovereign.contract.method import Adapter
+from sovereign.contract.method import EMBEDDING, Adapter
 
 NAME = "default"  # what PEFT calls the only adapter
 LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
@@ -22,7 +22,7 @@ class Unattached(Exception):
 def targeted(names: Sequence[str], settings: Adapter) -> list[str]:
     """Return the modules to adapt, of the `names` of a model's matrices: each target in each of the topmost layers.
 
-    Raises Unattached for a target that some layer has not, with what there is (PEFT would take the others and be
+    The embedding stands in none, and is adapted where it is named. Raises Unattached for a target that some layer has not, with what there is (PEFT would take the others and be
     silent), and for more layers than the model has.
     """
     numbers = sorted({int(_layer(name)) for name in names if LAYER.search(name)})
@@ -32,6 +32,15 @@ def targeted(names: Sequence[str], settings: Adapter) -> list[str]:
     top = numbers[len(numbers) - asked :]
     found: list[str] = []
     for target in settings.targets:
+        if target in EMBEDDING:
+            rows = [name for name in names if name.endswith(f".{target}")]
+            if not rows:
+                known = [name for name in names if name.endswith(EMBEDDING)]
+                raise Unattached(
+                    f"method.adapter.targets: no {target}; the embedding is {', '.join(known) or 'not found'}"
+                )
+            found += rows
+            continue
         mine = [name for name in names if LAYER.search(name) and name.endswith(f".{target}")]
         here = {layer: [one for one in mine if int(_layer(one)) == layer] for layer in top}
         bare = [layer for layer, modules in here.items() if not modules]
@@ -53,7 +62,9 @@ def matrices(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if isinstance(module, nn.Linear)
+        or type(module).__name__ == "Conv1D"
+        or (isinstance(module, nn.Embedding) and name.endswith(EMBEDDING))
     ]
 
 
@@ -68,14 +79,13 @@ def expected_parameters(shapes: Mapping[str, tuple[int, ...]], settings: Adapter
     rank x (inputs + outputs) for each: it does not matter which of a matrix's two sizes is which.
     """
     sizes = {name.removesuffix(".weight"): sum(size) for name, size in shapes.items() if len(size) == 2}
-    names = [name for name in sizes if LAYER.search(name)]
-    return settings.rank * sum(sizes[name] for name in targeted(names, settings))
+    return settings.rank * sum(sizes[name] for name in targeted(list(sizes), settings))
 
 
 def attach(model: nn.Module, settings: Adapter, seed: int) -> None:
     """Attach adapters in place, freeze all else, and hold the live model to what was asked (CASE-06).
 
-    Fresh adapters change nothing: B is zero. The same seed gives the same A, whatever ran before.
+    Fresh adapters change nothing: B is zero, beside an embedding A. The same seed gives the same A, whatever ran before.
     """
     from peft import LoraConfig, inject_adapter_in_model  # seven seconds, for those who ask for it
 
@@ -100,7 +110,7 @@ def require_as_asked(model: nn.Module, names: Sequence[str], settings: Adapter) 
         dropout = module.lora_dropout[NAME]
         found = {
             "rank": module.r[NAME],
-            "rows of A": module.lora_A[NAME].weight.shape[0],
+            "rows of A": _rows_of_a(module),
             "alpha / rank": module.scaling[NAME],
             "dropout": dropout.p if isinstance(dropout, nn.Dropout) else 0.0,
         }
@@ -113,6 +123,11 @@ def require_as_asked(model: nn.Module, names: Sequence[str], settings: Adapter) 
         for key, value in wanted.items():
             if found[key] != value:
                 raise Unattached(f"{name}: {key} is {found[key]} in the live model, the contract says {value}")
+
+
+def _rows_of_a(module: Any) -> int:
+    a: Tensor = module.lora_A[NAME].weight if NAME in module.lora_A else module.lora_embedding_A[NAME]
+    return a.shape[0]
 
 
 def adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
