@@ -415,7 +415,8 @@ def build_examples(
     beyond = set(drawn[data.source.train :]) if data.source.train is not None else set()
     out += [(one, "near_duplicate") for one in used if one.document in near]
     out += [(one, "not_drawn") for one in used if one.document in beyond]
-    used = [one for one in used if one.document not in near | beyond]
+    gone = near | beyond
+    used = [one for one in used if one.document not in gone]
     empty = [where for where in ("train", *HELD_OUT) if not any(side[one.document] == where for one in used)]
     if empty:
         raise ValueError(f"{len(used)} examples leave the {empty[0]} side empty; change split.salt or the shares")
