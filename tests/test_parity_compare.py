@@ -17,9 +17,12 @@ from sovereign.evidence.intent import Intent
 from sovereign.evidence.rows import KINDS, Row
 from sovereign.metrics import parity
 from sovereign.metrics.intervals import Unmeasurable
+from sovereign.model.decoder import Decoder
 from sovereign.parity import check as checking
+from sovereign.parity import continuing
 from sovereign.parity.check import check, document
 from sovereign.parity.compare import Incomparable, Logits, compared, every, require_alike, tokenized
+from sovereign.parity.continuing import continued, greedy, stepwise
 from sovereign.parity.forward import forward, rounded
 from sovereign.parity.llamacpp import LlamaCpp, Missing, library
 from sovereign.parity.localise import locate
@@ -218,6 +221,50 @@ def packed_as(weights: torch.Tensor, factor: int) -> Stored:
     blocks = packed.view(-1, 144)
     blocks[:, 0:2] = (blocks[:, 0:2].contiguous().view(torch.float16) * factor).view(torch.uint8)
     return Stored("Q4_K", tuple(weights.shape), lambda: q4k.dequantize(packed), lambda: packed.numpy())
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_prompts_side_by_side_go_on_as_each_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts of many lengths, all at once, in groups or one at a time: the same tokens, margins and logits, to float32.
+
+    Each alone is what the decoder makes of the whole sequence without a cache, taking its most likely token.
+    Planted by hand: every prompt continued behind the longest one's end, or read at its last padding, and this fails.
+    """
+    model = trained(name).decoder()
+    given = [ids[: 1 + number % 20] for number, ids in enumerate(distinct(24)[:9])]
+    chosen, margins = greedy(model, given, 6)
+    stepped = list(stepwise(model, given))
+    monkeypatch.setattr(continuing, "HELD", 2 * model.vocabulary * max(map(len, given)))
+    grouped = list(continued(trained(name), model, given))
+
+    assert [continuing.TOKENS] * 9 == [len(one.reference) for one in grouped]
+    for ids, tokens, apart, logits, group in zip(given, chosen, margins, stepped, grouped, strict=True):
+        alone, clear = alone_greedy(model, ids, 6)
+        assert (tokens, list(ids), group.reference) == (alone, group.prompt, group.candidate)
+        assert alone == list(group.reference[:6])
+        assert apart == pytest.approx(clear, abs=1e-5)
+        with torch.no_grad():
+            whole = model(torch.tensor([ids]))[0]
+        assert compared(every(ids, whole), every(ids, logits)).relative_l2.max() < 2e-6
+
+
+def alone_greedy(model: Decoder, ids: list[int], count: int) -> tuple[list[int], list[float]]:
+    held, margins = list(ids), []
+    with torch.no_grad():
+        for _ in range(count):
+            highest = model(torch.tensor([held]))[0, -1].topk(2)
+            held.append(int(highest.indices[0]))
+            margins.append(float(highest.values[0] - highest.values[1]))
+    return held[len(ids) :], margins
+
+
+def test_logits_are_finite_where_their_sum_is_not() -> None:
+    """A sum beyond float64's range is no value that is not finite; one such value is found wherever it stands."""
+    large = torch.full((2, 8), 1e308, dtype=torch.float64)
+
+    assert every([1, 2], large).finite
+    assert not every([1, 2], large.index_fill(1, torch.tensor([7]), torch.inf)).finite
+    assert not every([1, 2], torch.tensor([[1.0, torch.inf], [-torch.inf, 0.0]])).finite
 
 
 # ── bytes ────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sovereign.parity.compare import LEAST_PROMPTS, Incomparable, Measured, compared, every, relative
+from sovereign.model.decoder import Decoder
+from sovereign.parity.compare import LEAST_PROMPTS, Incomparable, Logits, compared, every, relative
 from sovereign.parity.continuing import continued, stepwise
 from sovereign.parity.forward import (
     LOGITS,
@@ -19,6 +20,7 @@ from sovereign.parity.forward import (
     Place,
     Trace,
     forward,
+    in_float32,
 )
 from sovereign.parity.llamacpp import LlamaCpp
 from sovereign.parity.localise import Located, locate
@@ -56,14 +58,13 @@ def check(
     """
     _require_prompts(reference, prompts)
     exact, single = forward(reference), forward(reference, dtype=torch.float32)
-    theirs, like = forward(candidate), forward(candidate, engine_like=True)
-    like_single = forward(candidate, engine_like=True, dtype=torch.float32)
-    noisy = [
-        one for one in (_with_noise(reference, single, candidate.kinds, draw) for draw in range(NOISE_DRAWS)) if one
-    ]
-    model = candidate.decoder() if engine is None else None
+    theirs = forward(candidate)
+    like = replace(theirs, engine_like=True)
+    like_single = in_float32(like)
+    noisy = _with_noise(reference, single, candidate.kinds)
+    carrier = engine or candidate.decoder()
     observe = None if engine is None else of_llamacpp(engine, candidate.shape)
-    stepped = [] if engine is None else [torch.from_numpy(engine.stepwise([ids])[0]) for ids in prompts]
+    stepped = stepwise(carrier, prompts)
     name = engine.library.name if engine else ""
     names = {
         "golden": (f"{reference.origin}, float64", "float32"),
@@ -76,33 +77,32 @@ def check(
     for number, ids in enumerate(prompts):
         told("parity", number, len(prompts))
 
-        def say(comparison: str, one: Tensor, two: Tensor, ids: Sequence[int] = ids, **more: Any) -> None:
-            values = _row(compared(every(ids, one), every(ids, two)), one, two)
+        def say(comparison: str, one: Logits, two: Logits, **more: Any) -> None:
             first, second = names[comparison]
             by = {"engine": name} if comparison in CARRIED_OUT else {}
-            log("parity", comparison=comparison, reference=first, candidate=second, document=document(ids), tokens=len(ids), **values, **by, **more)  # fmt: skip
+            log("parity", comparison=comparison, reference=first, candidate=second, document=document(one.ids), tokens=len(one.ids), **_row(one, two), **by, **more)  # fmt: skip
 
-        wanted = exact.run(ids)
-        say("golden", wanted, single.run(ids).double())
+        wanted = every(ids, exact.run(ids))
+        say("golden", wanted, every(ids, single.run(ids)))
         for one in noisy if number < NOISE_PROMPTS else ():
-            say("noise", wanted, one.run(ids).double())
-        say("weights", wanted, theirs.run(ids))
+            say("noise", wanted, every(ids, one.run(ids)))
+        say("weights", wanted, every(ids, theirs.run(ids)))
         if observe is None:
-            assert model is not None
+            assert isinstance(carrier, Decoder)
             with torch.no_grad():
-                found = model(torch.tensor([list(ids)]))[0].double()
+                found = every(ids, carrier(torch.tensor([list(ids)]))[0])
             say("whole", wanted, found)
-            say("decode", found, stepwise(model, ids).double())
+            say("decode", found, every(ids, next(stepped)))
             continue
         trace = observe(ids)
-        found = trace[(candidate.shape.layers, LOGITS.name)]
+        found = every(ids, trace[(candidate.shape.layers, LOGITS.name)])
         tied: dict[Place, Tensor] = {}
-        ours = like.run(ids, tie_watch(like, tied))
+        ours = every(ids, like.run(ids, tie_watch(like, tied)))
         say("implementation", ours, found, first_tie=_first(tied))
         say("whole", wanted, found)
-        say("decode", found, stepped[number].double())
+        say("decode", found, every(ids, next(stepped)))
         _say_layers(like, like_single, trace, ids, log, name)
-    for both in continued(reference, engine or candidate.decoder(), prompts):
+    for both in continued(reference, carrier, prompts):
         log(
             "parity_greedy", document=document(both.prompt), engine=name, reference=both.reference, candidate=both.candidate,
             margin=tuple(map(_short, both.margin)),
@@ -164,13 +164,14 @@ def _require_prompts(reference: Weights, prompts: Sequence[Sequence[int]]) -> No
         raise Incomparable("counts: a prompt is given twice, and would be counted twice")
 
 
-def _row(found: Measured, reference: Tensor, candidate: Tensor) -> dict[str, Any]:
+def _row(reference: Logits, candidate: Logits) -> dict[str, Any]:
     """Return the columns of a parity row; four significant digits hold every comparison made of them."""
+    found = compared(reference, candidate)
     lists = {
         name: tuple(_short(value) for value in getattr(found, name).tolist())
         for name in ("relative_l2", "max_difference", "kl", "margin")
     }
-    choice = int(reference[-1].argmax())
+    choice = int(reference.exact[-1].argmax())
     return {
         **lists,
         "cosine": tuple(round(value, 12) for value in found.cosine.tolist()),
@@ -178,8 +179,8 @@ def _row(found: Measured, reference: Tensor, candidate: Tensor) -> dict[str, Any
         "reference_nll": found.reference_nll,
         "candidate_nll": found.candidate_nll,
         "targets": found.targets,
-        "reference_first": float(reference[-1].softmax(-1)[choice]),
-        "candidate_first": float(candidate[-1].softmax(-1)[choice]),
+        "reference_first": float(reference.exact[-1].softmax(-1)[choice]),
+        "candidate_first": float(candidate.exact[-1].softmax(-1)[choice]),
     }
 
 
@@ -187,18 +188,22 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str], seed: int) -> Forward | None:
-    """Return the reference with random errors of the variance that each tensor's own blocks predict; None for plain floats."""
-    draw = torch.Generator().manual_seed(seed)
-    changed = {}
+def _with_noise(reference: Weights, single: Forward, kinds: dict[str, str]) -> list[Forward]:
+    """Return draws of the reference with random errors of the variance that each tensor's own blocks predict; none for plain floats."""
+    deviations = {}
     for name, kind in kinds.items():
-        if kind not in NOISY or name not in reference.stored:
-            continue
-        weights = reference.tensor(name)
-        variance = noise.variances(FORMATS[kind.lower()].quantize(weights), kind.lower())
-        changed[name] = weights + variance.sqrt() * torch.randn(weights.shape, generator=draw)
-    if not changed:
-        return None
+        if kind in NOISY and name in reference.stored:
+            packed = FORMATS[kind.lower()].quantize(reference.tensor(name))
+            deviations[name] = noise.variances(packed, kind.lower()).sqrt()
+    return [_drawn(reference, single, deviations, seed) for seed in range(NOISE_DRAWS) if deviations]
+
+
+def _drawn(reference: Weights, single: Forward, deviations: dict[str, Tensor], seed: int) -> Forward:
+    draw = torch.Generator().manual_seed(seed)
+    changed = {
+        name: reference.tensor(name) + deviation * torch.randn(deviation.shape, generator=draw)
+        for name, deviation in deviations.items()
+    }
     held = {**single.tensors, **changed}
     if reference.shape.tied_embeddings:
         held[HEAD] = held[reference.holder(HEAD)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,11 +20,37 @@ class Incomparable(Exception):
 
 @dataclass(frozen=True)
 class Logits:
-    """The logits of one implementation on one sequence, and which positions they stand at."""
+    """The logits of one implementation on one sequence, and which positions they stand at.
+
+    What follows from them is in float64, and kept: the same logits are held against several others.
+    """
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
-    values: Tensor  # [positions, v]
+    values: Tensor = field(repr=False)  # [positions, v]
+
+    @cached_property
+    def exact(self) -> Tensor:
+        return self.values.double()
+
+    @cached_property
+    def logarithms(self) -> Tensor:
+        return self.exact.log_softmax(-1)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        return self.exact.norm(dim=-1)
+
+    @cached_property
+    def highest(self) -> tuple[Tensor, Tensor]:
+        """Return the two highest logits of each position, and their tokens."""
+        found = self.exact.topk(2, dim=-1)
+        return found.values, found.indices
+
+    @cached_property
+    def finite(self) -> bool:
+        # one pass: a sum in float64 is finite only where all values are; where it is not, it may have overflowed by itself
+        return bool(self.values.sum(dtype=torch.float64).isfinite()) or bool(self.values.isfinite().all())
 
 
 def every(ids: Sequence[int], values: Tensor) -> Logits:
@@ -66,7 +93,7 @@ def require_comparable(reference: Logits, candidate: Logits) -> None:
     if reference.values.shape != candidate.values.shape:
         raise Incomparable(f"shapes: logits {list(reference.values.shape)} against {list(candidate.values.shape)}")
     for side, name in ((reference, "reference"), (candidate, "candidate")):
-        if not bool(torch.isfinite(side.values).all()):
+        if not side.finite:
             raise Incomparable(f"values: the {name}'s logits are not all finite")
 
 
@@ -116,21 +143,21 @@ def tokenized(weights: Weights, text: str) -> list[int]:
 def compared(reference: Logits, candidate: Logits) -> Measured:
     """Return what lies between two sides, in float64; raises Incomparable where they are not alike."""
     require_comparable(reference, candidate)
-    one, two = reference.values.double(), candidate.values.double()
+    one, two = reference.exact, candidate.exact
     difference = two - one
-    first, second = one.log_softmax(-1), two.log_softmax(-1)
-    highest = one.topk(2, dim=-1)
+    first, second = reference.logarithms, candidate.logarithms
+    highest, likeliest = reference.highest
     targets = [reference.ids[at + 1] if at + 1 < len(reference.ids) else -1 for at in reference.positions]
     rows = [row for row, target in enumerate(targets) if target >= 0]
     wanted = torch.tensor([targets[row] for row in rows], dtype=torch.int64)
     return Measured(
-        relative_l2=difference.norm(dim=-1) / one.norm(dim=-1),
-        cosine=((one * two).sum(-1) / (one.norm(dim=-1) * two.norm(dim=-1))).clamp(-1, 1),
+        relative_l2=difference.norm(dim=-1) / reference.sizes,
+        cosine=((one * two).sum(-1) / (reference.sizes * candidate.sizes)).clamp(-1, 1),
         max_difference=difference.abs().amax(-1),
         # rounding makes a vanishing divergence negative by a few 1e-17
         kl=(first.exp() * (first - second)).sum(-1).clamp(min=0),
-        agree=highest.indices[:, 0] == two.argmax(-1),
-        margin=highest.values[:, 0] - highest.values[:, 1],
+        agree=likeliest[:, 0] == candidate.exact.argmax(-1),
+        margin=highest[:, 0] - highest[:, 1],
         reference_nll=-float(first[rows, wanted].sum()),
         candidate_nll=-float(second[rows, wanted].sum()),
         targets=len(rows),

@@ -177,6 +177,11 @@ def forward(weights: Weights, *, engine_like: bool = False, dtype: torch.dtype =
     return Forward(weights.shape, tensors, kinds, engine_like, dtype)
 
 
+def in_float32(given: Forward) -> Forward:
+    """Return the same forward with its weights and its arithmetic in float32."""
+    return replace(given, tensors={name: one.float() for name, one in given.tensors.items()}, dtype=torch.float32)
+
+
 def with_tensor(given: Forward, name: str, tensor: Tensor) -> Forward:
     """Return a forward with one tensor replaced."""
     return replace(given, tensors={**given.tensors, name: tensor.to(given.dtype)})

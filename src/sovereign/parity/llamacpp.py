@@ -275,7 +275,7 @@ class LlamaCpp:
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """Return the `count` tokens with which it goes on from `ids`, the most likely one each time."""
         self._.llama_memory_clear(self.memory, True)
-        logits = self._decode([(token, position, 0) for position, token in enumerate(ids)])
+        logits = self._decode([(token, position, 0) for position, token in enumerate(ids)], last=True)
         found = [int(logits[-1].argmax())]
         while len(found) < count:
             logits = self._decode([(found[-1], len(ids) + len(found) - 1, 0)])
@@ -308,19 +308,21 @@ class LlamaCpp:
                     self.captured.setdefault(name, []).append(into.reshape(shape))
         return True
 
-    def _decode(self, tokens: Sequence[tuple[int, int, int]]) -> Floats:
+    def _decode(self, tokens: Sequence[tuple[int, int, int]], last: bool = False) -> Floats:
+        """Return logits [n, v] behind tokens, each with its position and its sequence; [1, v] of the `last` alone."""
+        asked = range(len(tokens) - 1 if last else 0, len(tokens))
         batch = self._.llama_batch_init(len(tokens), 0, 1)
         try:
             for index, (token, position, sequence) in enumerate(tokens):
                 batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, position, 1
                 batch.seq_id[index][0] = sequence
-                batch.logits[index] = 1
+                batch.logits[index] = index in asked
             batch.n_tokens = len(tokens)
             code = self._.llama_decode(self.context, batch)
             if code:
                 raise Unloadable(f"llama.cpp refuses {len(tokens)} tokens with code {code}: {self._last_words()}")
-            rows = [self._.llama_get_logits_ith(self.context, index) for index in range(len(tokens))]
-            return np.stack([np.ctypeslib.as_array(row, (self.vocabulary,)).copy() for row in rows])
+            rows = [self._.llama_get_logits_ith(self.context, index) for index in asked]
+            return np.stack([np.ctypeslib.as_array(row, (self.vocabulary,)) for row in rows])
         finally:
             self._.llama_batch_free(batch)
 

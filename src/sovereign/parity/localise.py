@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sovereign.parity.compare import relative
-from sovereign.parity.forward import PRODUCTS, Forward, Operation, Place, places, tensor_of, with_tensor
+from sovereign.parity.forward import PRODUCTS, Forward, Operation, Place, in_float32, places, tensor_of, with_tensor
 from sovereign.parity.observed import Implementation, entered
 from sovereign.shipping.gguf_model import row_order
 from sovereign.shipping.weights import EMBEDDING, HEAD
@@ -78,10 +78,7 @@ def locate(reference: Forward, candidate: Implementation, prompts: Sequence[Sequ
     position is further off than TIMES_FLOOR times what float32 costs the reference itself on the same input.
     """
     traces = [(list(ids), candidate(ids)) for ids in prompts]
-    single = Forward(
-        reference.shape, {name: one.float() for name, one in reference.tensors.items()}, reference.kinds,
-        reference.engine_like, torch.float32,
-    )  # fmt: skip
+    single = in_float32(reference)
     found, unseen = [], []
     for place, operation in places(reference.shape.layers):
         seen = _seen(traces, place, operation, reference.shape.layers)

@@ -40,9 +40,13 @@ def tie_watch(like: Forward, tied: dict[Place, Tensor]) -> Watch:
             takers.setdefault(operation.takes[0], []).append(operation)
 
     def seen(place: Place, value: Tensor) -> None:
+        found: dict[str, Tensor] = {}  # what enters several products is looked at once
         for operation in takers.get(place[1], ()):
             at = (place[0], operation.name)
-            tied[at] = ties(like.kinds[tensor_of(at, operation)], value, TIE)
+            kind = like.kinds[tensor_of(at, operation)]
+            if kind not in found:
+                found[kind] = ties(kind, value, TIE)
+            tied[at] = found[kind]
 
     return seen
 
@@ -57,19 +61,26 @@ def near(
     """
     found: dict[Place, Tensor] = {}
     widths: list[Tensor] = []
+    met: dict[str, tuple[Tensor, Tensor]] = {}  # of each value that enters a product; several may be made of one
     values = _in_float32(single, layer, x, ids, exact, instead)
     for operation in _operations(single, layer):
         at, entered = (layer, operation.name), operation.takes[0]
         if operation.name not in PRODUCTS or single.kinds[tensor_of(at, operation)] not in K_QUANTS:
             continue
-        wanted = q8k.quotients(exact[(layer, entered)])
-        # a sum errs by as much whatever its outcome, a product by a share of it: the measured error is spread over both
-        size = (wanted.square() + wanted.square().mean(-1, keepdim=True)).sqrt().clamp(min=1e-300)
-        error = ((q8k.quotients(values[entered]) - wanted) / size).square().mean(-1, keepdim=True).sqrt()
-        width = DEVIATIONS * error * size
-        found[at] = ((wanted - wanted.floor() - 0.5).abs() <= width).any(-1) | (wanted > 127 - width).any(-1)
-        widths.append(width.mean())
+        if entered not in met:
+            met[entered] = _nearer(q8k.quotients(exact[(layer, entered)]), q8k.quotients(values[entered]))
+        found[at], width = met[entered]
+        widths.append(width)
     return found, float(torch.stack(widths).mean()) if widths else None
+
+
+def _nearer(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions with a quotient nearer to a half than float32 errs, bool [t], and the mean distance that counts."""
+    # a sum errs by as much whatever its outcome, a product by a share of it: the measured error is spread over both
+    size = (wanted.square() + wanted.square().mean(-1, keepdim=True)).sqrt().clamp(min=1e-300)
+    error = ((found - wanted) / size).square().mean(-1, keepdim=True).sqrt()
+    width = DEVIATIONS * error * size
+    return ((wanted - wanted.floor() - 0.5).abs() <= width).any(-1) | (wanted > 127 - width).any(-1), width.mean()
 
 
 def _operations(forward: Forward, layer: int) -> tuple[Operation, ...]:
@@ -81,13 +92,16 @@ def _in_float32(
 ) -> dict[str, Tensor]:
     """Return the values of a layer in float32, each activation rounded to the quant that the exact one is rounded to."""
     values = {"x": x.float()}
+    met: dict[str, Tensor] = {}  # activations as they meet a K-quantized matrix
     for operation in _operations(single, layer):
         place = (layer, operation.name)
         given = [values[one] for one in operation.takes]
         if operation.name in PRODUCTS and single.kinds[tensor := tensor_of(place, operation)] in K_QUANTS:
-            quants = q8k.quantize(exact[(layer, operation.takes[0])].float()).quants
-            steps = q8k.quantize(given[0]).scales[..., None]
-            values[operation.name] = (quants * steps).flatten(-2) @ single.tensors[tensor].T
+            entered = operation.takes[0]
+            if entered not in met:
+                quants = q8k.quantize(exact[(layer, entered)].float()).quants
+                met[entered] = (quants * q8k.quantize(given[0]).scales[..., None]).flatten(-2)
+            values[operation.name] = met[entered] @ single.tensors[tensor].T
         else:
             values[operation.name] = single.apply(place, operation, given, ids)
         if operation.name in instead:

@@ -20,6 +20,6 @@ A packed tensor is what stands in a GGUF file: row after row, the row's length c
     linear.llama_product(x, packed, kind) -> float32 [..., m], as llama.cpp computes it, for every format
     linear.PackedLinear(packed, kind, bias, as_llama), linear.PackedLinear.of(weight, kind), linear.Q4KLinear
     noise.expected(packed, kind), noise.measured(weights, packed, kind) -> relative root-mean-square error
-    noise.variances(packed, kind) -> float32 [..., k]; noise.of_product, noise.of_activations -> [n, m]
+    noise.variances(packed, kind) -> float32 [..., k]
     nf4.from_linear(linear), nf4.quantize(model, names), nf4.guard(model), nf4.dequantize(module)
 """

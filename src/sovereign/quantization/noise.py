@@ -5,7 +5,7 @@ does better, since it moves the steps towards the weights; how much better is me
 Weights that are nearly all zero, or small beside an outlier of their block, share one step: there the expectation
 is too high, never too low. What is measured far above it was not quantized from these weights.
 
-Shapes are written with n positions, k inputs, m outputs.
+Shapes are written with rows of k weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import functools
 import torch
 from torch import Tensor
 
-from sovereign.quantization import q4k, q6k, q8_0, q8k
+from sovereign.quantization import q4k, q6k, q8_0
 from sovereign.quantization.formats import FORMATS
 
 
@@ -36,25 +36,6 @@ def expected(packed: Tensor, kind: str) -> float:
 def variances(packed: Tensor, kind: str) -> Tensor:
     """Return the expected squared error of each packed weight, float32 [..., k]."""
     return steps(packed, kind).square_().mul_(_gain(kind) / 12)
-
-
-def of_product(x: Tensor, packed: Tensor, kind: str) -> Tensor:
-    """Return the expected squared error [n, m] that weight noise puts into x [n, k] @ weights.T; errors are independent."""
-    return x.float().square() @ variances(packed, kind).T
-
-
-def of_activations(x: Tensor, packed: Tensor, kind: str) -> Tensor:
-    """Return the expected squared error [n, m] that rounding activations x [n, k] puts into their product.
-
-    That is Q8_K for the K-quantized formats and Q8_0 for Q8_0; with f16 and f32 it is as good as none: ValueError.
-    """
-    if kind in ("q4_k", "q6_k"):
-        step = q8k.quantize(x).scales.repeat_interleave(q8k.ACTIVATIONS, -1)
-    elif kind == "q8_0":
-        step = q8_0.quantize_activations(x).d.float().repeat_interleave(q8_0.WEIGHTS, -1)
-    else:
-        raise ValueError(f"{kind}: its activations are not quantized")
-    return (step.square() / 12) @ FORMATS[kind].dequantize(packed).square().T
 
 
 def steps(packed: Tensor, kind: str) -> Tensor:
