@@ -258,6 +258,30 @@ def alone_greedy(model: Decoder, ids: list[int], count: int) -> tuple[list[int],
     return held[len(ids) :], margins
 
 
+def test_prompts_beside_each_other_are_told_in_order_and_as_alone() -> None:
+    """Two prompts at once or one: the same rows in the same order; a refusal is raised, and torch keeps its threads.
+
+    Planted by hand: results yielded as they are done, and the order is another.
+    """
+    before = torch.get_num_threads()
+    found, threads = [], []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        try:
+            rows, _ = rows_of(trained(), trained(), None)
+            holed = {"model.norm.weight": plain("F32", torch.full((trained().shape.hidden,), torch.nan))}
+            with pytest.raises(Incomparable, match="the candidate's logits are not all finite"):
+                rows_of(trained(), replace(trained(), stored={**trained().stored, **holed}), None)
+            threads.append(torch.get_num_threads())
+        finally:
+            torch.set_num_threads(before)
+        found.append([row for row in rows["parity"] if row.comparison in ("golden", "weights")])  # type: ignore[attr-defined]
+
+    assert [1, 2] == threads
+    assert found[0] == found[1]
+    assert [document(ids) for ids in distinct(24)] == [row.document for row in found[1][::2]]  # type: ignore[attr-defined]
+
+
 def test_logits_are_finite_where_their_sum_is_not() -> None:
     """A sum beyond float64's range is no value that is not finite; one such value is found wherever it stands."""
     large = torch.full((2, 8), 1e308, dtype=torch.float64)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
+from threading import Lock
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +38,9 @@ from sovereign.shipping.weights import HEAD, Weights
 
 Log = Callable[..., None]  # kind, **values of a row
 Told = Callable[[str, int, int], None]
+Said = tuple[str, dict[str, Any]]  # a row that is to be logged
+T = TypeVar("T")
+LANES = 4  # prompts at once, each with logits of every forward
 LOCATED_PROMPTS = 4
 NOISE_PROMPTS, NOISE_DRAWS = 16, 2  # one draw of errors is too few to be a floor: it falls on few directions
 NOISY = ("Q4_K", "Q6_K", "Q8_0", "F16")
@@ -64,7 +71,7 @@ def check(
     noisy = _with_noise(reference, single, candidate.kinds)
     carrier = engine or candidate.decoder()
     observe = None if engine is None else of_llamacpp(engine, candidate.shape)
-    stepped = stepwise(carrier, prompts)
+    asking = Lock()  # an engine answers one at a time
     name = engine.library.name if engine else ""
     names = {
         "golden": (f"{reference.origin}, float64", "float32"),
@@ -74,13 +81,15 @@ def check(
         "whole": (f"{reference.origin}, float64", f"{candidate.origin}, {name or 'torch float32'}"),
         "decode": (f"{candidate.origin}, in one go", "token by token"),
     }  # fmt: skip
-    for number, ids in enumerate(prompts):
-        told("parity", number, len(prompts))
+
+    def of_prompt(number: int, ids: Sequence[int], stepped: Tensor) -> list[Said]:
+        rows: list[Said] = []
 
         def say(comparison: str, one: Logits, two: Logits, **more: Any) -> None:
             first, second = names[comparison]
             by = {"engine": name} if comparison in CARRIED_OUT else {}
-            log("parity", comparison=comparison, reference=first, candidate=second, document=document(one.ids), tokens=len(one.ids), **_row(one, two), **by, **more)  # fmt: skip
+            about = {"comparison": comparison, "reference": first, "candidate": second, "document": document(ids), "tokens": len(ids)}  # fmt: skip
+            rows.append(("parity", {**about, **_row(one, two), **by, **more}))
 
         wanted = every(ids, exact.run(ids))
         say("golden", wanted, every(ids, single.run(ids)))
@@ -92,22 +101,35 @@ def check(
             with torch.no_grad():
                 found = every(ids, carrier(torch.tensor([list(ids)]))[0])
             say("whole", wanted, found)
-            say("decode", found, every(ids, next(stepped)))
-            continue
-        trace = observe(ids)
+            say("decode", found, every(ids, stepped))
+            return rows
+        with asking:
+            trace = observe(ids)
         found = every(ids, trace[(candidate.shape.layers, LOGITS.name)])
         tied: dict[Place, Tensor] = {}
         ours = every(ids, like.run(ids, tie_watch(like, tied)))
         say("implementation", ours, found, first_tie=_first(tied))
         say("whole", wanted, found)
-        say("decode", found, every(ids, next(stepped)))
-        _say_layers(like, like_single, trace, ids, log, name)
+        say("decode", found, every(ids, stepped))
+        return [*rows, *_of_layers(like, like_single, trace, ids, name)]
+
+    def begun() -> Iterator[Callable[[], list[Said]]]:
+        steps = stepwise(carrier, prompts)
+        for number, ids in enumerate(prompts):
+            with asking:
+                stepped = next(steps)
+            yield partial(of_prompt, number, ids, stepped)
+
+    told("parity", 0, len(prompts))
+    for number, rows in enumerate(_in_lanes(begun())):
+        for kind, values in rows:
+            log(kind, **values)
+        told("parity", number + 1, len(prompts))
     for both in continued(reference, carrier, prompts):
         log(
             "parity_greedy", document=document(both.prompt), engine=name, reference=both.reference, candidate=both.candidate,
             margin=tuple(map(_short, both.margin)),
         )  # fmt: skip
-    told("parity", len(prompts), len(prompts))
     for tensor in tensors(reference, candidate):
         log("parity_tensor", **asdict(tensor))
     located = _locate(reference, candidate, prompts[:LOCATED_PROMPTS], engine)
@@ -120,6 +142,27 @@ def check(
         )  # fmt: skip
     unseen = [f"operations that the candidate did not show: {', '.join(located.unseen)}"] if located.unseen else []
     return Checked((*missing, *unseen), located)
+
+
+def _in_lanes(work: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield what each piece of work comes to, in order; a few run beside each other, with torch's threads shared out.
+
+    Most operations of one prompt are too short to be worth sharing out among threads by themselves.
+    """
+    threads = torch.get_num_threads()
+    lanes = min(LANES, threads)
+    waiting: deque[Future[T]] = deque()
+    torch.set_num_threads(threads // lanes)
+    try:
+        with ThreadPoolExecutor(lanes) as pool:
+            for one in work:
+                waiting.append(pool.submit(one))
+                if len(waiting) > lanes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def as_stored(reference: Weights, kinds: dict[str, str]) -> Forward:
@@ -222,8 +265,8 @@ def _first(tied: dict[Place, Tensor]) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def _say_layers(like: Forward, single: Forward, trace: Trace, ids: Sequence[int], log: Log, engine: str) -> None:
-    """Log every layer, fed with what the engine had before it, and the head as the layer behind the last.
+def _of_layers(like: Forward, single: Forward, trace: Trace, ids: Sequence[int], engine: str) -> Iterator[Said]:
+    """Yield a row of every layer, fed with what the engine had before it, and the head as the layer behind the last.
 
     Queries, keys and values are compared where they are made, and the engine's go into the attention: so a tie counts at
     its own position alone, and float32's error in the rotation (2e-6 at position 100) shifts no quotient behind it.
@@ -248,14 +291,16 @@ def _say_layers(like: Forward, single: Forward, trace: Trace, ids: Sequence[int]
         like.carry(layer, x, ids, seen, instead)
         near_by, window = near(single, layer, x, ids, values, instead)
         apart = torch.stack([relative(trace[(layer, name)], values[(layer, name)]) for name in ends]).amax(0)
-        log(
+        yield (
             "parity_layer",
-            document=document(ids),
-            layer=layer,
-            relative_l2=tuple(map(_short, apart.tolist())),
-            ties=_marks(tied),
-            window=window,
-            near=_marks(near_by),
-            products=sum(name in PRODUCTS for _, name in values),
-            engine=engine,
+            {
+                "document": document(ids),
+                "layer": layer,
+                "relative_l2": tuple(map(_short, apart.tolist())),
+                "ties": _marks(tied),
+                "window": window,
+                "near": _marks(near_by),
+                "products": sum(name in PRODUCTS for _, name in values),
+                "engine": engine,
+            },
         )
