@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.model.decoder import Cache, build, hf_config
-from sovereign.model.kernels import IGNORED, _CpuAttention, linear_cross_entropy, rms_norm, rotate, token_losses
+from sovereign.model.kernels import IGNORED, KEPT, _CpuAttention, linear_cross_entropy, rms_norm, rotate, token_losses
 from sovereign.training.checkpoint import weights
 
 TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=32)
@@ -180,26 +180,46 @@ def test_a_rotation_is_that_of_complex_numbers_and_its_gradient_turns_back():
     assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), (x,))
 
 
+@pytest.mark.parametrize("positions", [150, KEPT, KEPT + 44], ids=["short", "kept", "anew"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(8, 4), (4, 4), (8, 1)])
-def test_attention_in_bf16_has_the_gradients_of_attention(heads, kv_heads):
-    """The written-out backward is as near the float64 gradient as bf16 lets it be, and exact in float32.
+def test_attention_in_bf16_has_the_value_and_gradients_of_attention(heads, kv_heads, positions):
+    """What is written out is as near the float64 value and gradient as bf16 lets it be, and exact in float32.
 
-    In whole blocks of queries and a part of one; with the mask left out, or a block's keys cut short, it is far off.
+    In whole blocks of queries and a part of one, with weights kept and made anew; with the mask left out, or a block's
+    keys cut short, it is far off.
     """
     draw = torch.Generator().manual_seed(0)
     q, k, v, slope = (
-        torch.randn(2, n, 150, 32, generator=draw, dtype=torch.float64) for n in (heads, kv_heads, kv_heads, heads)
+        torch.randn(2, n, positions, 32, generator=draw, dtype=torch.float64)
+        for n in (heads, kv_heads, kv_heads, heads)
     )
     exact = [x.clone().requires_grad_() for x in (q, k, v)]
-    F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True).backward(slope)
+    expected = F.scaled_dot_product_attention(*exact, is_causal=True, enable_gqa=True)
+    expected.backward(slope)
 
     for dtype, bound in ((torch.bfloat16, 0.015), (torch.float32, 1e-5)):
         mine = [x.to(dtype).requires_grad_() for x in (q, k, v)]
-        _CpuAttention.apply(*mine).backward(slope.to(dtype))
-        for a, b in zip(mine, exact, strict=True):
-            error = (a.grad.double() - b.grad).norm() / b.grad.norm()
+        mixed = _CpuAttention.apply(*mine)
+        mixed.backward(slope.to(dtype))
+        pairs = [(mixed, expected), *((a.grad, b.grad) for a, b in zip(mine, exact, strict=True))]
+        for found, wanted in pairs:
+            error = (found.double() - wanted).norm() / wanted.norm()
 
             assert error < bound
+
+
+def test_autocast_rounds_no_score():
+    """Under autocast far-apart scores make weights as exact as SDPA's; rounded to bf16 they were six times as far off."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 96, 32, generator=draw).bfloat16().requires_grad_() for _ in range(3))
+    q = (q * 8).detach().requires_grad_()
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        mine = _CpuAttention.apply(q, k, v)
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    mine, theirs = ((found.double() - exact).norm() for found in (mine, theirs))
+
+    assert mine < 1.5 * theirs
 
 
 def test_one_token_at_a_time_gives_the_logits_of_the_whole():

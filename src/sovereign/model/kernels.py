@@ -112,17 +112,23 @@ def _with_sinks(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sinks: Tensor) ->
     return mixed[..., :d]
 
 
-class _CpuAttention(torch.autograd.Function):
-    """SDPA forward, and a backward in batched matrix products, at less than half the time of torch's blocks of 32 rows.
+KEPT = 256  # positions up to which attention weights are kept: 0.6 MiB a sequence and layer of eight heads, at most
 
-    The probabilities are recomputed, a block of queries with all keys up to its last at a time, as exp(q·k -
-    log-sum-exp). What is to be subtracted joins the product as two more columns, high and low part, because
-    a float32 sum of bfloat16 products is the only place where the difference survives the rounding (Dao et
-    al. 2022, algorithm 4, for the rest).
+
+class _CpuAttention(torch.autograd.Function):
+    """Attention in batched matrix products, a block of queries with all keys up to its last at a time.
+
+    The weights of few positions are computed once and kept for the way back. Of many they would fill the memory: there
+    SDPA goes forward, and the way back, at less than half the time of torch's blocks of 32 rows, makes them anew.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[2] <= KEPT:
+            with torch.autocast(q.device.type, enabled=False):  # it would round the scores
+                mixed, weights = _mixed_and_weights(q, k, v)
+            ctx.save_for_backward(q, k, v, mixed, *weights)
+            return mixed
         mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True)
         ctx.save_for_backward(q, k, v, mixed, log_sums.unsqueeze(-1))
         return mixed
@@ -130,26 +136,60 @@ class _CpuAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, mixed, log_sums = ctx.saved_tensors
+        q, k, v, mixed, *known = ctx.saved_tensors
         heads, kv_heads, d = q.shape[1], k.shape[1], q.shape[-1]
-        scale, exact = d**-0.5, log_sums.dtype
+        scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
         towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
-        queries = _two_more(q * scale, -log_sums).unflatten(1, (kv_heads, -1))
+        queries = (q * scale).unflatten(1, (kv_heads, -1))
         slopes = _two_more(slope, -towards).unflatten(1, (kv_heads, -1))
-        keys, values, scaled = _two_more(k), _two_more(v), k * scale
+        values, scaled = _two_more(v), k * scale
+        kept = iter(known) if q.shape[2] <= KEPT else _weights_anew(q, k, known[0])
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
-        for rows, block in _blocks(q):
+        for (rows, block), weights in zip(_blocks(q), kept, strict=True):
             before, length = slice(block.stop), block.stop - block.start
-            seen = keys[rows, :, before].flatten(0, 1)
-            some, some_slopes = (x[rows, :, :, block].reshape(len(seen), -1, d + 2) for x in (queries, slopes))
-            weights = torch.bmm(some, seen.mT).exp_()
-            weights.unflatten(1, (-1, length))[..., block].tril_()
+            some, some_slopes = (x[rows, :, :, block].reshape(len(weights), -1, x.shape[-1]) for x in (queries, slopes))
             to_scores = torch.bmm(some_slopes, values[rows, :, before].flatten(0, 1).mT).mul_(weights)
             to_v[rows, :, before] += torch.bmm(weights.mT, some_slopes[..., :d]).view(-1, kv_heads, block.stop, d)
-            to_k[rows, :, before] += torch.bmm(to_scores.mT, some[..., :d]).view(-1, kv_heads, block.stop, d)
+            to_k[rows, :, before] += torch.bmm(to_scores.mT, some).view(-1, kv_heads, block.stop, d)
             some = torch.bmm(to_scores, scaled[rows, :, before].flatten(0, 1))
             to_q[rows, :, block] = some.view(-1, heads, length, d)
         return to_q, to_k.to(k.dtype), to_v.to(v.dtype)
+
+
+def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return causal attention as `attention` does, and the weights of each block [some, queries, keys] in its dtype.
+
+    Scores and their softmax are float32: a score rounded to bfloat16 is a weight that is wrong by per cents.
+    """
+    heads, kv_heads, d = q.shape[1], k.shape[1], q.shape[-1]
+    exact = torch.promote_types(q.dtype, torch.float32)
+    queries, keys = (q.to(exact) * d**-0.5).unflatten(1, (kv_heads, -1)), k.to(exact)
+    mixed, kept = torch.empty_like(q), []
+    for rows, block in _blocks(q):
+        before, length = slice(block.stop), block.stop - block.start
+        seen = keys[rows, :, before].flatten(0, 1)
+        scores = torch.bmm(queries[rows, :, :, block].reshape(len(seen), -1, d), seen.mT)
+        scores.unflatten(1, (-1, length))[..., block] += scores.new_full((length, length), -torch.inf).triu_(1)
+        weights = torch.softmax(scores, -1, out=scores).to(q.dtype)
+        some = torch.bmm(weights, v[rows, :, before].flatten(0, 1))
+        mixed[rows, :, block] = some.view(-1, heads, length, d)
+        kept.append(weights)
+    return mixed, kept
+
+
+def _weights_anew(q: Tensor, k: Tensor, log_sums: Tensor) -> Iterator[Tensor]:
+    """Yield the weights of each block [some, queries, keys], as exp(q·k - log-sum-exp).
+
+    What is to be subtracted joins the product as two more columns, high and low part, because a float32 sum of
+    bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4, for
+    the rest).
+    """
+    queries, keys = _two_more(q * q.shape[-1] ** -0.5, -log_sums).unflatten(1, (k.shape[1], -1)), _two_more(k)
+    for rows, block in _blocks(q):
+        seen = keys[rows, :, : block.stop].flatten(0, 1)
+        weights = torch.bmm(queries[rows, :, :, block].reshape(len(seen), -1, seen.shape[-1]), seen.mT).exp_()
+        weights.unflatten(1, (-1, block.stop - block.start))[..., block].tril_()
+        yield weights
 
 
 def _blocks(q: Tensor) -> Iterator[tuple[slice, slice]]:
