@@ -9,6 +9,7 @@ adding two weights of every block is one contiguous operation.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,10 @@ import torch
 from torch import Tensor
 
 SUPER = 256  # weights of a super-block, and what a row's length must be a multiple of
+HELD = (
+    2**19
+)  # weights that a thread takes at once: fewer, and it waits for the interpreter; more, and they leave the cache
+SHARED = 2**16  # weights that are worth more than one thread
 
 
 def float32_rows(weights: Tensor, multiple: int, what: str) -> Tensor:
@@ -124,24 +129,31 @@ def torch_sums_in_order() -> bool:
 def in_chunks(work: Callable[[slice], None], blocks: int, weights: int, device: torch.device, larger: int = 1) -> None:
     """Do `work` on every slice of so many blocks of so many weights, in as many threads as torch has on a CPU.
 
-    Each thread works on a chunk of its own, up to `larger` times what stays in its cache, and runs torch's operations alone: shared
+    Each thread works on chunks of its own, all alike, of up to `larger` times HELD weights, and runs torch's operations alone: shared
     out among threads, operations this short would mostly wait for one another. Torch's own number of threads is set
     to 1 meanwhile. The first failure, in order of the blocks, is raised.
     """
-    held = 2**17 if device.type == "cpu" else 2**25  # weights; more than a few temporaries of them leave the cache
-    threads = torch.get_num_threads()
-    size = max(1, min(held * larger // weights, max(held // weights, -(-blocks // threads))))
+    cpu = device.type == "cpu"
+    threads = torch.get_num_threads() if cpu and blocks * weights > SHARED else 1
+    shares = -(-blocks * weights // (larger * (HELD if cpu else 2**25)))
+    size = max(1, -(-blocks // (-(-shares // threads) * threads or 1)))
     chunks = [slice(start, min(start + size, blocks)) for start in range(0, blocks, size)]
-    if device.type != "cpu" or threads == 1:
+    if threads == 1:
         for chunk in chunks:
             work(chunk)
         return
     torch.set_num_threads(1)
     try:
-        if len(chunks) == 1:
-            work(chunks[0])
-        else:
-            with ThreadPoolExecutor(min(threads, len(chunks))) as pool:
-                list(pool.map(work, chunks))
+        list(_threads(threads).map(work, chunks))
     finally:
         torch.set_num_threads(threads)
+
+
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Return threads that stay: to start them takes as long as a small matrix."""
+    return ThreadPoolExecutor(count)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # threads are not there in a child
