@@ -1,5 +1,8 @@
 """The block formats: the bytes are llama.cpp's, the values are gguf's."""
 
+import subprocess
+import sys
+
 import gguf
 import numpy as np
 import pytest
@@ -387,3 +390,41 @@ def test_few_values_are_ties():
     marked = q8k.ties(torch.randn(4096, 512, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
 
     assert 1e-4 < float(marked.double().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@given(blocks=st.integers(0, 40_000), weights=st.sampled_from([32, 256]), larger=st.integers(1, 4))
+@settings(deadline=None)
+def test_every_block_is_worked_on_once(threads, blocks, weights, larger):
+    """Chunks are all blocks, each once, none larger than a thread may hold; only the last one of a share may be smaller."""
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        arithmetic.in_chunks(seen.append, blocks, weights, torch.device("cpu"), larger)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+    seen.sort(key=lambda part: part.start)
+    assert [block for part in seen for block in range(part.start, part.stop)] == list(range(blocks))
+    assert all((part.stop - part.start) * weights <= larger * arithmetic.HELD for part in seen)
+    assert len({part.stop - part.start for part in seen[:-1]}) <= 1
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    """Threads stay for the next matrix, and are not there after a fork: a child that waited for its parent's would wait for ever."""
+    script = """
+import os, signal, time, torch
+from sovereign.quantization.arithmetic import in_chunks
+torch.set_num_threads(2)
+go = lambda: in_chunks(lambda part: time.sleep(0.2), 4096, 256, torch.device("cpu"))  # long enough for both threads
+go()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    go()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert found.stdout == "0\n", found.stderr
