@@ -147,7 +147,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("processes", "code"), [("1", -signal.SIGABRT), ("2", 2)])
+@pytest.mark.parametrize(("processes", "code"), [("", -signal.SIGABRT), ("1", -signal.SIGABRT), ("2", 2), ("two", 2)])
 def test_the_code_of_one_of_several_outlives_an_aborting_end(processes: str, code: int) -> None:
     """The interpreter's ending aborts, as a thread of the exchange may make it: among several, the code still arrives.
 
