@@ -49,6 +49,29 @@ def test_auto_precision_follows_the_hardware(fast, expected, monkeypatch):
             choose_precision("bf16", CPU)
 
 
+@pytest.mark.parametrize(
+    ("name", "capability", "fast"), [("H100", (9, 0), "bf16"), ("T4", (7, 5), "fp16"), ("P100", (6, 0), "fp32")]
+)
+def test_a_gpu_without_bf16_multiplies_fp16(name, capability, fast, monkeypatch):
+    """`auto` is what the card's units multiply; bf16 on a T4 is refused with what it has, and fp32 stays to be had."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    gpu = torch.device("cuda:0")
+
+    assert choose_precision("auto", gpu)[0] == fast
+    assert choose_precision("fp32", gpu) == ("fp32", "asked for")
+    assert choose_precision("fp16", gpu) == ("fp16", "asked for")
+    if fast != "bf16":
+        offered = "use fp16, fp32 or auto" if fast == "fp16" else "use fp32 or auto"
+        with pytest.raises(Unavailable, match=f"{name} has compute capability .* bf16 needs 8.0, fp16 7.0; {offered}"):
+            choose_precision("bf16", gpu)
+
+
+def test_fp16_may_be_tried_on_a_cpu():
+    """What is meant for a GPU runs here too, and its reason says that it is slow."""
+    assert choose_precision("fp16", CPU) == ("fp16", "asked for; a CPU multiplies it slowly")
+
+
 def test_the_allocator_may_be_told_twice():
     """Keeping freed memory is idempotent, and says whether it took."""
     assert keep_freed_memory() == keep_freed_memory()

@@ -19,6 +19,7 @@ from sovereign.training.evaluation import evaluate
 from sovereign.training.guards import Stopped
 from sovereign.training.loop import train
 from sovereign.training.optimizer import optimizer_for
+from sovereign.training.scaling import LossScale
 
 STEPS = 50
 
@@ -32,7 +33,7 @@ class Shared(CountingStream):
         return Windows(every.ids[part], every.windows[part])
 
 
-def trained(ranks, sharing, folder="", done=0, until=STEPS, micro_batch=None, optimizer="adamw"):
+def trained(ranks, sharing, folder="", done=0, until=STEPS, micro_batch=None, optimizer="adamw", precision="fp32"):
     """Train as one of `ranks`; return losses, window digests, weights and scores."""
     training = settings(
         STEPS, schedule=Schedule(kind="cosine", peak=1e-2, warmup=5), distributed=sharing, checkpoint_every=25,
@@ -45,7 +46,8 @@ def trained(ranks, sharing, folder="", done=0, until=STEPS, micro_batch=None, op
     if done:
         load(Path(folder) / f"step-{done:06d}", model, moved)
     train(
-        model, moved, Shared(), training, device=CPU, precision="fp32", seed=0, evaluate_every=1000, ignore=7,
+        model, moved, Shared(), training, device=CPU, precision=precision, seed=0, evaluate_every=1000, ignore=7,
+        loss_scale=LossScale(2.0**40) if precision == "fp16" else None,
         log=lambda kind, **row: rows.append(row), done=done, until=until, ranks=ranks,
         checkpoint=lambda step: folder and save(Path(folder), step, model, moved, {}, keep=9, ranks=ranks),
     )  # fmt: skip
@@ -55,6 +57,7 @@ def trained(ranks, sharing, folder="", done=0, until=STEPS, micro_batch=None, op
         "losses": [row["loss"] for row in rows],
         "norms": [row["grad_norm"] for row in rows],
         "windows": [row["windows"] for row in rows],
+        "overflows": [row.get("overflows") for row in rows],
         "moved": [row["update_ratio"] for row in rows if "update_ratio" in row],
         "weights": weights_digest(model),
         "scores": [nll for _, nll, _ in scored],
@@ -90,6 +93,7 @@ def two(alone, folder):
             f"{sharing}, from two": (sharing, own, 25),
             f"{sharing}, from one": (sharing, str(folder / "alone"), 25),
             f"{sharing}, muon": (sharing, "", 0, 10, None, "muon"),
+            f"{sharing}, fp16": (sharing, "", 0, 10, None, "adamw", "fp16"),
         }
     one, other = map(last_json, on_ranks(several, 2, cases))
     assert one == other
@@ -109,6 +113,21 @@ def joint(first, rest):
 
 
 SHARINGS = pytest.mark.parametrize("sharing", ["ddp", "fsdp"])
+
+
+@SHARINGS
+def test_two_processes_take_an_overflow_again_together(sharing, two):
+    """In fp16, from far too large a scale: both halve it at the same steps, about as often as one process, and lose as it.
+
+    Each one's gradient is twice as large, since their mean is taken: so it may overflow once more.
+    """
+    one = trained(ALONE, sharing, until=10, precision="fp16")
+    both = two[f"{sharing}, fp16"]
+
+    assert both["overflows"][0] > 5
+    assert abs(sum(both["overflows"]) - sum(one["overflows"])) <= 1
+    assert both["windows"] == one["windows"]
+    assert both["losses"] == pytest.approx(one["losses"], abs=2e-3)
 
 
 @SHARINGS

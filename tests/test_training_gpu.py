@@ -68,6 +68,15 @@ def test_a_compiled_step_in_bf16_runs_on_flash_attention():
     assert compiled[-1] < compiled[0] - 0.5
 
 
+def test_training_in_fp16_follows_bf16():
+    """For a card without bf16: the loss is scaled, and falls as in bf16, within what the two round."""
+    *_, half, _ = trained(20, precision="fp16")
+    *_, brain, _ = trained(20)
+
+    assert half == pytest.approx(brain, rel=0.02)
+    assert half[-1] < half[0] - 0.5
+
+
 def test_a_replay_on_the_gpu_repeats_the_losses(tmp_path):
     """From the checkpoint at 3, steps 4 to 6 come out within 1e-5; on a device that adds atomically bits may differ."""
     training, _, _, losses, _ = trained(6, folder=tmp_path)

@@ -25,7 +25,7 @@ from sovereign.model import kernels
 from sovereign.model.adapters import merged
 from sovereign.plan import Refused
 from sovereign.spec.criterion import Spec
-from sovereign.training.device import Unavailable, choose_precision
+from sovereign.training.device import DTYPES, Precision, Unavailable, choose_precision
 from sovereign.tuning import Tuning
 
 SOURCES = {
@@ -108,28 +108,37 @@ def test_tuning_learns(folders: dict[str, Path], name: str) -> None:
     assert found["tuning/improvement"].low > 0
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_weights_may_be_kept_in_bf16(root: Path, method: str) -> None:
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "rows", "labels-full"])
+@pytest.mark.parametrize("kept_in", ["bf16", "fp16"])
+def test_weights_may_be_kept_in_half(root: Path, method: str, kept_in: Precision) -> None:
     """All weights, or those that stand still beside adapters: attested, replayed to the last bit, and the base is beaten.
+
+    In fp16 the loss is scaled, and the replayed steps have the scale of the checkpoint that they begin from.
 
     Planted: kept in bf16 only as it trains, the frozen weights are not those of the base made anew, and the run stops.
     """
     try:
-        choose_precision("bf16", torch.device("cpu"))
+        choose_precision(kept_in, torch.device("cpu"))
     except Unavailable as reason:
         pytest.skip(str(reason))
-    text = tuned(f"t-bf16-{method}", PAIRS, method).replace("precision: fp32", "precision: bf16\n  weights: bf16")
+    text = tuned(f"t-{kept_in}-{method}", {"rows": TEXT, "labels-full": LABELS}.get(method, PAIRS), method)
+    text = text.replace("precision: fp32", f"precision: {kept_in}\n  weights: {kept_in}")
+    if kept_in == "fp16" and "full" in method:
+        text = text.replace("kind: adamw,", "kind: adamw8bit,")
     concluded = carried_out(root, text)
     found = measure(observed(concluded.folder), METRICS)[0]
     values = {one.metric: one for one in found}
-    kept = best_tensors(root, f"t-bf16-{method}")
+    scales = {row.get("loss_scale") for row in rows(concluded.folder, "step")}
 
     assert concluded.outcome == "completed", concluded.reason
     assert (values["tuning/mismatches"].value, values["training/replay_mismatches"].value) == (0, 0)
     assert values["tuning/improvement"].low > 0  # type: ignore[operator]
-    assert {torch.float32 if ".lora_" in name else torch.bfloat16 for name in kept} == {
+    kept = best_tensors(root, f"t-{kept_in}-{method}")
+    moving = (".lora_", ".rows")  # beside what stands still they stay in fp32
+    assert {torch.float32 if any(one in name for one in moving) else DTYPES[kept_in] for name in kept} == {
         one.dtype for one in kept.values()
     }
+    assert (scales == {None}) == (kept_in == "bf16")
 
 
 def test_only_the_rows_of_new_tokens_move(root: Path, folders: dict[str, Path]) -> None:

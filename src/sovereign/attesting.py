@@ -21,6 +21,7 @@ from sovereign.model.attestation import frozen_digest, trainable_parameters
 from sovereign.model.classifier import Classifier
 from sovereign.model.embeddings import embedding
 from sovereign.plan import Plan, Told
+from sovereign.training.device import DTYPES, multiplying
 from sovereign.training.evaluation import evaluate, evaluate_examples, evaluating
 from sovereign.training.guards import Stopped, starts_as
 from sovereign.training.sampling import sample
@@ -97,7 +98,8 @@ def embedding_rows(plan: Plan, model: nn.Module, step: int) -> Rows:
         return
     live: Any = model.language if isinstance(model, Classifier) else model
     old, new = (_matrix(one) for one in (plan.tuning.base(), live))
-    changed = (new[: len(old)] != old.to(new.dtype)).any(1).sum()
+    kept = old.to(DTYPES[plan.contract.training.weights]).to(new.dtype)  # rounded, perhaps, before the first step
+    changed = (new[: len(old)] != kept).any(1).sum()
     yield _attested(step, "embedding_rows", "0", str(int(changed)))
 
 
@@ -145,7 +147,7 @@ def _on_parents_documents(plan: Plan, base: nn.Module, root: Path, told: Told) -
         "batch": plan.contract.evaluation.batch, "context": one.promise.context, "precision": one.intent.environment.precision,
         "device": plan.device,
     }  # fmt: skip
-    if placed["precision"] == "bf16" and plan.precision != "bf16":
+    if placed["precision"] != plan.precision and placed["precision"] in ("bf16", "fp16"):
         placed["precision"] = plan.precision
     if isinstance(data, Corpus):
         most = one.promise.evaluation.tokens
@@ -218,7 +220,7 @@ def prompted(plan: Plan, some: Sequence[Encoded]) -> list[str]:
 def predicted(model: Classifier, some: Sequence[Encoded], plan: Plan) -> list[int]:
     """Return the number of the likeliest label of each text."""
     found: list[int] = []
-    with evaluating(model), torch.autocast(plan.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+    with evaluating(model), multiplying(plan.precision, plan.device.type):
         for start in range(0, len(some), plan.contract.evaluation.batch):
             batch = padded(some[start : start + plan.contract.evaluation.batch])
             inputs, targets = (torch.from_numpy(one).to(plan.device) for one in batch)

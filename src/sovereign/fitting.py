@@ -81,13 +81,13 @@ def _united(some: tuple[Switch, ...]) -> dict[str, Any]:
 
 def _switches(training: Training) -> Iterator[tuple[str, bool, dict[str, Any]]]:
     """Yield each switch: what throwing it, or taking it back, is called; whether it is thrown; and the change."""
-    kept = training.weights == "bf16"
-    other = "fp32" if kept else "bf16"
+    kept = training.weights != "fp32"
+    other = "fp32" if kept else "fp16" if training.precision == "fp16" else "bf16"
     yield f"training.weights: {other}", kept, {"weights": other}
     again = training.activation_checkpointing
     yield f"training.activation_checkpointing: {str(not again).lower()}", again, {"activation_checkpointing": not again}
     optimizer = training.optimizer
-    if isinstance(optimizer, Adamw8bit):
+    if isinstance(optimizer, Adamw8bit) and training.weights != "fp16":  # where its moments would be in fp16 too
         yield "training.optimizer: adamw", True, {"optimizer": Adamw(**{**optimizer.plain(), "kind": "adamw"})}
     elif optimizer.kind == "adamw":
         eight = Adamw8bit(**{**optimizer.plain(), "kind": "adamw8bit"})
@@ -105,7 +105,7 @@ def needed(contract: Contract, root: Path) -> int:
         saved = _frozen(model, contract)
     taken = training_bytes(
         lambda: model, training, min(training.sequences, 2 * micro), contract.context,
-        "fp32" if training.precision == "fp32" else "bf16", "cpu",
+        "bf16" if training.precision == "auto" else training.precision, "cpu",
     )  # fmt: skip
     return taken - saved
 

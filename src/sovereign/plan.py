@@ -314,8 +314,11 @@ def plan(
         Missing,
     ) as reason:  # a side without documents, a vocabulary that the text does not give
         raise Refused((str(reason),)) from None
-    if training.weights == "bf16" and precision != "bf16":
-        raise Refused((f"training.weights: bf16 needs products in bf16, and here they are in {precision}: {because}",))
+    kept = training.weights
+    if kept not in ("fp32", precision):
+        raise Refused(
+            (f"training.weights: {kept} needs products in {kept}, and here they are in {precision}: {because}",)
+        )
     stream: Stream | ExampleStream
     if isinstance(corpus, Corpus):
         stream = Stream(

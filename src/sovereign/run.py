@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -60,6 +60,7 @@ from sovereign.training.optimizer import optimizer_for
 from sovereign.training.placement import placement
 from sovereign.training.probes import overfit_one_batch
 from sovereign.training.replay import replay
+from sovereign.training.scaling import LossScale
 from sovereign.training.speed import matrix_peak
 from sovereign.tuning import Tuning
 
@@ -212,6 +213,7 @@ class _Execution:
         self.model = plan.fresh().to(plan.device)
         shard(self.model, ranks, self.settings.distributed, plan.device)
         self.optimizer = optimizer_for(self.model, self.settings.optimizer)
+        self.loss_scale = LossScale() if plan.precision == "fp16" else None
         self.clock = 0.0
         self.peak = 0  # bytes, before the peak was last forgotten
         self.losses: list[float] = []  # of the steps before this process's first
@@ -263,6 +265,7 @@ class _Execution:
             state = checkpoint.load(whole[-1], self.model, self.optimizer)
             self.done, self.clock, rows = state["step"], state["clock"], state["rows"]
             self.best = tuple(state["best"]) if state["best"] else None
+            self.loss_scale = LossScale(*state["loss_scale"]) if state.get("loss_scale") else self.loss_scale
             self.segments = [Segment(**one) for one in state["segments"]] + [
                 began.model_copy(update={"from_step": self.done})
             ]
@@ -420,7 +423,7 @@ class _Execution:
                 device=self.plan.device, precision=self.plan.precision, seed=self.plan.seed,
                 evaluate_every=self.evaluation.every, log=self._log, evaluate=self._evaluate,
                 checkpoint=self._checkpoint, progress=self._progress, stalled=self._stalled, done=self.done,
-                clock=self.clock, losses=self.losses, ranks=self.ranks,
+                clock=self.clock, losses=self.losses, loss_scale=self.loss_scale, ranks=self.ranks,
                 expected_loss=None if self.plan.tuning else float(np.log(self.plan.vocabulary)),
             )  # fmt: skip
         self.journal.log(
@@ -546,6 +549,7 @@ class _Execution:
             "best": list(self.best) if self.best else None,
             "straight": {str(at): list(seen) for at, seen in self.straight.items()},
             "segments": [one.plain() for one in self.segments],
+            "loss_scale": astuple(self.loss_scale) if self.loss_scale else None,
             "rows": self.journal.sync(),
         }
         named = {self._replayed_from} | ({self.best[1]} if self.best else set())

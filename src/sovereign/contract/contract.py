@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from sovereign.canonical import Document, Malformed, Problem, Record, digest, parse_yaml, read, validate
 from sovereign.contract.data import Data, Tokenizer
 from sovereign.contract.foresight import Forecast, Hypothesis
-from sovereign.contract.method import Classification, Embeddings, Method, Scratch, Tuned
+from sovereign.contract.method import Classification, Embeddings, Full, Method, Scratch, Tuned
 from sovereign.contract.model import Decoder
 from sovereign.contract.shipping import Shipping
 from sovereign.contract.training import Evaluation, Samples, Training
@@ -54,7 +54,19 @@ class Contract(Record):
                 f"forecast of {late[0].metric} at step {late[0].step} is never due: training ends at step {self.training.steps}"
             )
         (_from_scratch if isinstance(self.method, Scratch) else _tuned)(self)
+        if self.training.weights == "fp16" and self.training.optimizer.kind != "adamw8bit" and self._all_move:
+            raise ValueError(
+                f"training.weights: {self.training.optimizer.kind} would keep its moments in fp16, where the squares of small "
+                "gradients are 0; use optimizer adamw8bit, or keep weights that move in fp32"
+            )
         return self
+
+    @property
+    def _all_move(self) -> bool:
+        """Whether every weight moves, rather than adapters or rows beside weights that stand still."""
+        return isinstance(self.method, Scratch | Full) or (
+            isinstance(self.method, Classification) and self.method.adapter is None
+        )
 
     @property
     def decoder(self) -> Decoder:

@@ -5,16 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from sovereign.canonical import Record
-
-
-def _without_scaling(value: object) -> object:
-    """Refuse fp16: below 6e-8 it is 0, so that small gradients vanish where the loss is not scaled up for them."""
-    if value == "fp16":
-        raise ValueError("fp16 needs a loss that is scaled, which no run here does; ask for bf16 or fp32")
-    return value
 
 
 class Adamw(Record):
@@ -109,11 +102,14 @@ class Training(Record):
     device: Literal["any", "cpu", "cuda"] = Field(
         default="any", description="where it must run; elsewhere it is refused"
     )
-    precision: Annotated[Literal["auto", "bf16", "fp32"], BeforeValidator(_without_scaling)] = "auto"
-    weights: Annotated[Literal["fp32", "bf16"], BeforeValidator(_without_scaling)] = Field(
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        default="auto",
+        description="of matrix products; fp16, for a GPU without bf16, scales the loss so that small gradients do not vanish",
+    )
+    weights: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32",
-        description="what weights are kept in: bf16 halves them and their gradients, and an update below 1/256 of a weight "
-        "is lost; adapters and new rows stay in fp32",
+        description="what weights are kept in: bf16 and fp16 halve them and their gradients, and an update below 1/256 of a "
+        "weight, in fp16 1/2048, is lost; adapters and new rows stay in fp32",
     )
     compile: bool = False
     wrap_around: bool = False
@@ -146,9 +142,10 @@ class Training(Record):
             raise ValueError(f"warmup of {self.schedule.warmup} steps leaves nothing of {self.steps} steps")
         if self.distributed == "fsdp" and self.optimizer.kind == "adamw8bit":
             raise ValueError("adamw8bit keeps blocks of whole tensors, which fsdp takes apart; use ddp, or adamw")
-        if self.weights == "bf16" and self.precision == "fp32":
+        if self.weights != "fp32" and self.precision not in (self.weights, "auto"):
             raise ValueError(
-                "weights are kept in bf16 and would be multiplied in fp32; ask for precision bf16, or auto"
+                f"weights are kept in {self.weights} and would be multiplied in {self.precision}; "
+                f"ask for precision {self.weights}, or auto"
             )
         if self.wrap_around and self.most_passes is None:
             raise ValueError("wrap_around needs most_passes: say how often a document may be seen")

@@ -147,6 +147,12 @@ class StepRow(Row):
         default=None, ge=0, description="size of the update over the size of the weights, on a sample; not every step"
     )
     changed: Share | None = Field(default=None, description="share of the sampled elements that the update changed")
+    loss_scale: float | None = Field(
+        default=None, gt=0, description="what the loss was multiplied by before its gradient was taken, in fp16"
+    )
+    overflows: Count = Field(
+        default=0, description="times the gradient was infinite, and taken again from the same batch at half the scale"
+    )
 
 
 class EvaluationRow(Row):

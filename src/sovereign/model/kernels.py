@@ -212,6 +212,8 @@ def _two_more(x: Tensor, shift: Tensor | None = None) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return x [..., h] over the root of its mean square, times weight [h] (Zhang & Sennrich 2019)."""
+    if x.dtype == torch.float32:
+        weight = weight.float()  # a frozen one may be kept in bfloat16, above an embedding that moves in float32
     if x.device.type == "cpu" and x.requires_grad and x.dtype in (torch.float32, torch.float64):
         return _CpuRMSNorm.apply(x, weight, epsilon)
     return F.rms_norm(x, weight.shape, weight, epsilon)

@@ -42,6 +42,8 @@ def from_linear(linear: nn.Linear, double: bool = False) -> nn.Module:
     if linear.bias is not None:
         held.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
     held = held.to(weight.device)  # which is what quantizes
+    # it would take the dtype of its first input for good, and float32 for float16
+    held.compute_dtype, held.compute_type_is_set = None, True
     guard(held)
     return held
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import nn
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp16", "fp32"]
+DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Unavailable(Exception):
@@ -40,31 +42,38 @@ def choose_device(asked: str, local: int = 0) -> torch.device:
     return torch.device(f"cuda:{index}")
 
 
-def choose_precision(asked: Literal["auto", "bf16", "fp32"], device: torch.device) -> tuple[Precision, str]:
-    """Return the precision of matrix products, and why; `auto` is bf16 where the hardware multiplies it faster.
+def choose_precision(asked: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> tuple[Precision, str]:
+    """Return the precision of matrix products, and why; `auto` is the one that the hardware multiplies fast.
 
-    Raises Unavailable when bf16 is asked for and would only be emulated.
+    bf16 before fp16, whose gradients need a scaled loss. Raises Unavailable when bf16 is asked for and would only be
+    emulated; fp16 may be, so that what is meant for a GPU can be tried on a CPU.
     """
-    fast, why = _fast_bf16(device)
-    if asked == "fp32":
-        return "fp32", "asked for"
-    if asked == "bf16" and not fast:
-        raise Unavailable(f"precision 'bf16': {why}; use fp32 or auto")
-    return ("bf16" if fast else "fp32"), ("asked for" if asked == "bf16" else why)
+    fast, why = _fast(device)
+    if asked == "auto":
+        return fast, why
+    if asked == "bf16" and fast != "bf16":
+        raise Unavailable(f"precision 'bf16': {why}; use {'fp16, ' if fast == 'fp16' else ''}fp32 or auto")
+    if asked == "fp16" and device.type == "cpu":
+        return asked, "asked for; a CPU multiplies it slowly"
+    return asked, "asked for"
 
 
-def _fast_bf16(device: torch.device) -> tuple[bool, str]:
+def _fast(device: torch.device) -> tuple[Precision, str]:
+    """Return the precision below fp32 that a device multiplies faster, else fp32, and what says so."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
-        return (
-            major >= 8,
-            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; bf16 needs 8.0",
-        )
+        why = f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; bf16 needs 8.0, fp16 7.0"
+        return ("bf16" if major >= 8 else "fp16" if major == 7 else "fp32"), why
     if torch.cpu._is_amx_tile_supported():
-        return True, "this CPU multiplies bf16 in AMX tiles"
+        return "bf16", "this CPU multiplies bf16 in AMX tiles"
     if torch.cpu._is_avx512_bf16_supported():
-        return True, "this CPU multiplies bf16 with AVX-512"
-    return False, "this CPU has no bf16 instructions (AVX-512 BF16 or AMX)"
+        return "bf16", "this CPU multiplies bf16 with AVX-512"
+    return "fp32", "this CPU has no bf16 instructions (AVX-512 BF16 or AMX)"
+
+
+def multiplying(precision: Precision, device: str) -> AbstractContextManager[None]:
+    """Return a context in which a kind of device, `cpu` or `cuda`, multiplies matrices in a precision."""
+    return torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
 
 
 def keep_freed_memory() -> bool:
@@ -83,17 +92,28 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(-1, 2**31 - 1) and mallopt(-3, 2**25))
 
 
-def keep_as(model: nn.Module, weights: Literal["fp32", "bf16"]) -> None:
-    """Keep the weights of a model in bf16, in place, tied ones still tied: all of them, or those that stand still.
+def keep_as(model: nn.Module, weights: Precision) -> None:
+    """Keep the weights of a model in bf16 or fp16, in place, tied ones still tied: all, or those that stand still.
 
-    Where only some move, as adapters do, those are few, and stay in fp32: so no update of theirs is lost.
+    Where only some move, as adapters do, those are few, and stay in fp32: so no update of theirs is lost. Raises
+    Unavailable for a weight that float16 cannot hold.
     """
     if weights == "fp32":
         return
     all_move = all(weight.requires_grad for weight in model.parameters())
     made: dict[int, nn.Parameter] = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, weight in module._parameters.items():
             if weight is not None and weight.dtype == torch.float32 and (all_move or not weight.requires_grad):
-                fresh = nn.Parameter(weight.detach().to(torch.bfloat16), weight.requires_grad)
-                module._parameters[name] = made.setdefault(id(weight), fresh)
+                kept = weight.detach().to(DTYPES[weights])
+                if (
+                    weights == "fp16"
+                    and type(kept) is torch.Tensor
+                    and kept.device.type != "meta"
+                    and kept.isinf().any()
+                ):
+                    raise Unavailable(
+                        f"weights 'fp16': {path}.{name} holds {weight.abs().max().item():.6g}, and float16 ends at 65504; "
+                        "keep them in bf16 or fp32"
+                    )
+                module._parameters[name] = made.setdefault(id(weight), nn.Parameter(kept, weight.requires_grad))

@@ -13,7 +13,7 @@ from torch import nn
 
 from sovereign.corpus.examples import Encoded
 from sovereign.model.kernels import IGNORED
-from sovereign.training.device import Precision
+from sovereign.training.device import Precision, multiplying
 from sovereign.training.distributed import ALONE, Ranks
 
 # A window is padded to a multiple of this, its own length deciding, never its neighbours': in bf16 attention
@@ -86,7 +86,7 @@ def _summed(
         for start in range(0, len(group), batch)
     ]
     sums = [0.0] * sequences
-    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with evaluating(model), multiplying(precision, device.type):
         for start in range(0, len(batches), ranks.size):
             # a model in parts is gathered by all processes at once, so one without work repeats the last batch
             length, some = batches[min(start + ranks.rank, len(batches) - 1)]

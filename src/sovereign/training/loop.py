@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sovereign.contract.training import Training
 from sovereign.corpus.stream import PADDED_TO, Exhausted
 from sovereign.model.kernels import IGNORED
-from sovereign.training.device import Precision, keep_freed_memory
-from sovereign.training.distributed import ALONE, Ranks, shared_loss, whole
+from sovereign.training.device import Precision, keep_freed_memory, multiplying
+from sovereign.training.distributed import ALONE, Ranks, shared_loss
 from sovereign.training.guards import Guards, Spike, Stopped, agreed, rate_as_planned
 from sovereign.training.movement import Before
 from sovereign.training.recompute import recompute_layers
+from sovereign.training.scaling import LossScale, clipped
 from sovereign.training.watchdog import Watchdog
 
 FIRST_LOSS_MARGIN = 0.5  # nats between the first loss and the expected one before it is remarked on
@@ -64,6 +66,7 @@ def train(
     expected_loss: float | None = None,
     ignore: int | None = None,
     repeating: bool = False,
+    loss_scale: LossScale | None = None,
     ranks: Ranks = ALONE,
 ) -> None:
     """Move the weights of `model`, in place, by `settings.steps` optimizer updates.
@@ -78,7 +81,8 @@ def train(
 
     To resume, load a checkpoint into model and optimizer and give its step as `done`, its `clock`, and the
     `losses` of the steps before it, the last fifty at least; `until` ends early, under the schedule of the whole.
-    A stream that gives its batch again stops the run, unless `repeating` says that it is meant to.
+    A stream that gives its batch again stops the run, unless `repeating` says that it is meant to. In fp16 the loss is
+    scaled, by a fresh `loss_scale` where none is given, and a gradient that overflows is taken again at half of it.
     With several processes each calls this with its own `ranks`, and all that is called here is called on each of
     them, at the same step. Raises guards.Stopped, on each, before an update that must not happen.
     """
@@ -90,8 +94,25 @@ def train(
     summed_loss, exchanging = shared_loss(model, ranks)
     if settings.compile:
         summed_loss = torch.compile(summed_loss)
+    if loss_scale is None and precision == "fp16":
+        loss_scale = LossScale()
     guards = Guards(losses, repeating)
+
     with Watchdog(settings.stall_seconds, stalled or (lambda *silence: log("notice", **stall_notice(*silence)))) as dog:
+
+        def backward(parts: Sequence[tuple[Tensor, Tensor, int]], divisor: float) -> float:
+            """Add the gradient of the loss summed over all parts, over `divisor`; return that sum."""
+            total = torch.zeros((), device=device)
+            for number, (some_inputs, some_targets, length) in enumerate(parts, 1):
+                with exchanging(number == len(parts)):
+                    with multiplying(precision, device.type):
+                        summed = summed_loss(some_inputs[:, :length], some_targets[:, :length])
+                    (summed / divisor).backward()
+                total += summed.detach()
+                del summed  # it holds on to the graph, a quarter of the memory of the next step
+                dog.beat(step)
+            return total.item()
+
         if done == 0:
             torch.manual_seed(seed)
             if evaluate(0):
@@ -111,21 +132,20 @@ def train(
             tokens = int(ranks.sums(int((targets != IGNORED).sum()))[0])
             agreed(_fault(guards.batch, step, batch.inputs, tokens), ranks)
 
-            total = torch.zeros((), device=device)
             size = settings.micro_batch or len(inputs)
             parts = list(zip(inputs.split(size), targets.split(size), lengths(batch.targets, size), strict=True))
-            for number, (some_inputs, some_targets, length) in enumerate(parts, 1):
-                with exchanging(number == len(parts)):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        summed = summed_loss(some_inputs[:, :length], some_targets[:, :length])
-                    # by the tokens of the whole step: a mean of micro-batch means would weigh tokens unevenly
-                    # (CASE-19); over processes a mean is taken, hence their number
-                    (summed / (tokens / ranks.size)).backward()
-                total += summed.detach()
-                del summed  # it holds on to the graph, a quarter of the memory of the next step
-                dog.beat(step)
-            loss = ranks.sums(total.item())[0] / tokens
-            grad_norm = whole(nn.utils.clip_grad_norm_(model.parameters(), settings.clip)).item()
+            overflows = 0
+            while True:
+                scale = loss_scale.value if loss_scale else 1.0
+                # by the tokens of the whole step: a mean of micro-batch means would weigh tokens unevenly (CASE-19); over
+                # processes a mean is taken, hence their number
+                summed = backward(parts, tokens / (ranks.size * scale))
+                loss = ranks.sums(summed)[0] / tokens
+                grad_norm = clipped(model, settings.clip, scale)
+                if loss_scale is None or not math.isfinite(loss) or not loss_scale.too_large(grad_norm):
+                    break
+                overflows += 1
+                optimizer.zero_grad(set_to_none=True)
 
             guards.loss(step, loss, grad_norm)
             wall, work = time.perf_counter() - began, time.process_time() - began_processor
@@ -142,6 +162,9 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             movement = before.movement(ranks) if before else None
+            scaled = {"loss_scale": scale, "overflows": overflows} if loss_scale else {}
+            if loss_scale:
+                loss_scale.applied()
             seconds = time.perf_counter() - began
             clock += seconds
 
@@ -163,6 +186,7 @@ def train(
                 windows=windows_digest(np.concatenate(ranks.every(batch.windows))),
                 passed=ranks.from_first(batch.passed),
                 **moved,
+                **scaled,
             )
             progress(step, loss, tokens, seconds)
             had_enough = bool(evaluate(step)) if step % evaluate_every == 0 or step == last else False

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sovereign.model.decoder import Decoder
-from sovereign.training.device import Precision
+from sovereign.training.device import Precision, multiplying
 from sovereign.training.evaluation import evaluating
 from sovereign.training.sampling import sample
 
@@ -74,7 +74,7 @@ def familiarity(
     the least `LEAST_SHARE` of them (Zhang et al. 2024, equation 4). Sequences are cut to the model's context.
     """
     found = []
-    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with evaluating(model), multiplying(precision, device.type):
         for _, ids in sequences:
             whole = torch.from_numpy(np.asarray(ids[: model.shape.context + 1], dtype=np.int64)).to(device)
             found.append(_scores(model(whole[None, :-1])[0].float(), whole[1:]))
@@ -124,7 +124,7 @@ def _secret_losses(
     model: Decoder, prefix: Sequence[int], secrets: Sequence[np.ndarray], precision: Precision, device: torch.device
 ) -> Iterator[float]:
     head = torch.tensor(list(prefix), device=device)
-    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with evaluating(model), multiplying(precision, device.type):
         for at in range(0, len(secrets), 64):
             some = torch.from_numpy(np.stack(secrets[at : at + 64]).astype(np.int64)).to(device)
             whole = torch.cat([head.expand(len(some), -1), some], 1)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sovereign.contract.training import Training
-from sovereign.training.device import Precision
+from sovereign.training.device import Precision, multiplying
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.recompute import recompute_layers
 
@@ -78,7 +78,7 @@ def training_bytes(
         for _ in range(2):
             ids = torch.zeros(windows, context + 1, dtype=torch.int64, device=device)
             for part in ids.split(size):
-                with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+                with multiplying(precision, device):
                     loss = model.loss(part[:, :-1], part[:, 1:])  # type: ignore[operator]
                 loss.backward()
                 del loss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sovereign.contract.training import Adamw, Adamw8bit, Muon, Optimizer
 
+UNIT = 1024.0  # what gradients of float16 weights are multiplied by, for the optimizer as well
 TABLES = ("qmap1", "qmap2")  # bitsandbytes: the 256 values that 8 bits stand for; the same for every weight
 
 
@@ -44,6 +45,14 @@ def optimizer_for(model: nn.Module, settings: Optimizer) -> torch.optim.Optimize
     return _muon(model, trained, settings)
 
 
+def gradient_unit(weights: Iterable[Tensor]) -> float:
+    """Return what the gradients of weights are multiplied by where the optimizer takes them: 1 but in float16.
+
+    There many would be 0 at their own size. AdamW's update does not depend on it as long as its epsilon is as large.
+    """
+    return UNIT if any(weight.dtype == torch.float16 and weight.requires_grad for weight in weights) else 1.0
+
+
 def check_available(settings: Optimizer) -> None:
     """Raise Unavailable, saying what brings it, where the optimizer cannot be had."""
     optimizer_for(nn.Linear(1, 1), settings)
@@ -62,7 +71,7 @@ def _adamw_8bit(weights: list[nn.Parameter], settings: Adamw8bit) -> torch.optim
             f"optimizer adamw8bit needs bitsandbytes ({error}): pip install 'sovereign[bitsandbytes]'"
         ) from None
     groups, betas = _decayed(weights, settings.weight_decay), (settings.beta1, settings.beta2)
-    return AdamW8bit(groups, lr=0.0, betas=betas, eps=settings.epsilon)
+    return AdamW8bit(groups, lr=0.0, betas=betas, eps=settings.epsilon * gradient_unit(weights))
 
 
 def _muon(model: nn.Module, weights: list[nn.Parameter], settings: Muon) -> torch.optim.Optimizer:

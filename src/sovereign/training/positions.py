@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sovereign.training.device import Precision
+from sovereign.training.device import Precision, multiplying
 from sovereign.training.evaluation import evaluating
 
 ByPosition = tuple[str, int, int, float, int]  # document, start, stop, summed nats, target tokens
@@ -29,7 +29,7 @@ def by_position(
     nothing is cut at `context`: the model attends as far as its shape lets it, at positions it was never trained on.
     """
     found: list[ByPosition] = []
-    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with evaluating(model), multiplying(precision, device.type):
         for document, ids in sequences:
             on_device = torch.from_numpy(np.asarray(ids, dtype=np.int64)).to(device)[None]
             losses = model.losses(on_device[:, :-1], on_device[:, 1:])[0].double()  # type: ignore[operator]

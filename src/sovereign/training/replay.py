@@ -16,6 +16,7 @@ from sovereign.training.device import Precision
 from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.loop import Stream, train
 from sovereign.training.optimizer import optimizer_for
+from sovereign.training.scaling import LossScale
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def replay(
     shard(model, ranks, settings.distributed, device)
     optimizer = optimizer_for(model, settings.optimizer)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        done = checkpoint.load(path, model, optimizer)["step"]
+        state = checkpoint.load(path, model, optimizer)
+        done, scale = state["step"], state.get("loss_scale")
         train(
             model,
             optimizer,
@@ -71,5 +73,6 @@ def replay(
             until=max(steps),
             ignore=ignore,
             ranks=ranks,
+            loss_scale=LossScale(*scale) if scale else None,
         )
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sovereign.training.device import Precision
+from sovereign.training.device import Precision, multiplying
 from sovereign.training.evaluation import evaluate, evaluating
 
 Order = Literal["permuted", "random"]
@@ -23,7 +23,7 @@ def both_paths(
     In nats, with the same weights, dropout off in both; more than rounding between them is a fault of one.
     """
     on_device = torch.from_numpy(ids).to(device)
-    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with evaluating(model), multiplying(precision, device.type):
         trained = sum(
             model.loss(one[None, :-1], one[None, 1:]).double().item()  # type: ignore[operator]
             for one in on_device

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sovereign.contract.training import Training
-from sovereign.training.device import Precision
+from sovereign.training.device import DTYPES, Precision
 from sovereign.training.loop import Stream, train
 from sovereign.training.optimizer import optimizer_for
 
@@ -27,9 +27,8 @@ class Peak:
 def matrix_peak(device: torch.device, precision: Precision, seconds: float = 0.5) -> Peak:
     """Return the best matrix product that was seen in some `seconds`, in the precision that the run multiplies in."""
     size = 8192 if device.type == "cuda" else 1024
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
     # not drawn from the random state of the run
-    matrix = torch.linspace(-1, 1, size * size, device=device).view(size, size).to(kind)
+    matrix = torch.linspace(-1, 1, size * size, device=device).view(size, size).to(DTYPES[precision])
     best, began = float("inf"), time.perf_counter()
     while best == float("inf") or time.perf_counter() - began < seconds:
         start = time.perf_counter()
