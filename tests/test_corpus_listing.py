@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuned import BASE, LABELS, PAIRS, carried_out, observed, planned, repository, rows, tuned
 
+from sovereign import promising
 from sovereign import run as execution
 from sovereign.corpus import examples
 from sovereign.corpus.build import Listed
@@ -192,16 +193,16 @@ def test_a_scored_text_without_a_row_is_found(root: Path) -> None:
 
 def test_counts_without_a_total_are_found(root: Path) -> None:
     """Plant: an intent that never said how many documents the source held; counts beside it bind nothing."""
-    promised = execution.promised
+    promised = promising.intent_of
 
     def silent(*arguments: Any) -> Intent:
         intent = promised(*arguments)
         planned = intent.planned.model_copy(update={"documents": None})
-        return execution.seal(
+        return promising.seal(
             Intent, **{key: getattr(intent, key) for key in Intent.model_fields if key not in ("seal", "planned", "schema_")}, planned=planned
         )  # fmt: skip
 
-    with swapped(execution, "promised", silent):
+    with swapped(promising, "intent_of", silent):
         concluded = carried_out(root, FEW.replace("t-few", "t-silent"))
 
     assert any("its intent does not say how many the source held" in one for one in findings(concluded.folder))

@@ -7,8 +7,6 @@ The one module that knows both sides. It calls, it does not decide: the law is i
 from __future__ import annotations
 
 import os
-import platform
-import secrets
 import shutil
 import sys
 import time
@@ -16,19 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
-from sovereign import __version__, attesting
+from sovereign import attesting, promising
 from sovereign.canonical import digest_file, pretty, write_atomic
-from sovereign.closing import close, instant, seal
-from sovereign.contract.contract import Contract
+from sovereign.closing import close, instant
 from sovereign.contract.data import LabelledFile
 from sovereign.contract.method import Qlora
 from sovereign.corpus.build import Corpus
@@ -37,7 +32,7 @@ from sovereign.corpus.floors import floors
 from sovereign.corpus.listing import listed, unlisted
 from sovereign.corpus.overlap import overlap
 from sovereign.corpus.scoring import scored
-from sovereign.evidence.intent import Environment, Intent, Planned, Subjects
+from sovereign.evidence.intent import Intent
 from sovereign.evidence.journal import Journal
 from sovereign.evidence.rows import EvaluationRow, Row, StepRow, read_rows
 from sovereign.evidence.statement import Artifact, Outcome, Segment
@@ -49,7 +44,6 @@ from sovereign.plan import Plan, Refused, Told
 from sovereign.probing import Asked, observe, write_samples
 from sovereign.spec.criterion import Spec
 from sovereign.stopping import Rise, enough
-from sovereign.subjects import code_digest, code_files, evaluator_digest, source_digest, source_files, worktree
 from sovereign.training import checkpoint
 from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.evaluation import evaluate, evaluate_examples
@@ -93,49 +87,13 @@ def run(
         raise Refused(plan.refusals)
     intent = None
     if ranks.first:
-        intent = promised(plan, spec, root, overrides, answers, command, name or new_name())
+        intent = promising.intent_of(plan, spec, root, overrides, answers, command, name or promising.new_name())
         folder = root / "evidence" / intent.contract / intent.run
         (folder / "rows").mkdir(parents=True)
         write_atomic(folder / "intent.json", pretty(intent.plain()))
     intent = ranks.from_first(intent)
     assert intent is not None
     return _carry_out(plan, intent, root, told, progress, ranks)
-
-
-def new_name() -> str:
-    """Return a name for a run that begins now."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-
-
-def promised(
-    plan: Plan, spec: Spec, root: Path, overrides: Sequence[str], answers: Sequence[str], command: str, name: str
-) -> Intent:
-    """Return the intent of a run of this plan: everything that it will be held to."""
-    return seal(
-        Intent,
-        contract=plan.contract.contract,
-        run=name,
-        written=instant(datetime.now(UTC)),
-        spec=spec.spec,
-        spec_version=spec.version,
-        criteria={claim: spec.by_id[claim] for claim in plan.contract.claims},
-        promise=plan.contract,
-        overrides=tuple(overrides),
-        seed=plan.seed,
-        subjects=subjects(plan, root),
-        environment=environment(plan),
-        worktree=worktree(root, scope(plan.contract, root)),
-        planned=Planned(
-            steps=plan.contract.training.steps, tokens=plan.tokens, tokens_until=plan.tokens_until,
-            documents=plan.corpus.held, windows=plan.windows, passes=plan.passes,
-            parameters=plan.parameters, trainable=plan.trainable if plan.tuning else None, vocabulary=plan.vocabulary, peak_bytes=plan.peak_bytes,
-        ),
-        ttl_hours=plan.contract.ttl_hours,
-        parent=plan.tuning.parent.name if plan.tuning and plan.tuning.parent else None,
-        answers=tuple(answers),
-        command=command,
-        sovereign=__version__,
-    )  # fmt: skip
 
 
 def resume(
@@ -147,11 +105,11 @@ def resume(
 
     Raises Refused when it would be another run: other code, data or tokenizer, or another precision.
     """
-    found, promised = subjects(plan, root), intent.subjects
+    found, promised = promising.subjects(plan, root), intent.subjects
     differing = [
         name for name in ("code", "data", "tokenizer", "base") if getattr(found, name) != getattr(promised, name)
     ]
-    here = environment(plan)
+    here = promising.environment(plan)
     differing += [
         name for name in ("device", "precision", "torch") if getattr(here, name) != getattr(intent.environment, name)
     ]
@@ -671,45 +629,3 @@ class _Execution:
         (folder / "config.json").write_bytes(pretty({**config, "eos_token_id": tuning.end_of_text}))
         shutil.copyfile(self.plan.corpus.tokenizer_path, folder / "tokenizer.json")
         return folder / "model.safetensors"
-
-
-# ── what an intent freezes ───────────────────────────────────────────────────────────────────────
-
-
-def subjects(plan: Plan, root: Path) -> Subjects:
-    """Return the digests of everything that a result of this plan would speak about."""
-    return Subjects(
-        code=code_digest(),
-        data=plan.corpus.digest,
-        source=source_digest(plan.contract, root),
-        tokenizer=plan.corpus.tokenizer_digest,
-        base=plan.tuning.digest if plan.tuning else None,
-        model=plan.contract.subject,
-        evaluator=evaluator_digest(),
-    )
-
-
-def environment(plan: Plan) -> Environment:
-    """Return where the run takes place."""
-    cuda = plan.device.type == "cuda"
-    return Environment(
-        device="cuda" if cuda else "cpu",
-        accelerator=torch.cuda.get_device_name(plan.device) if cuda else "",
-        precision=plan.precision,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        platform=f"{sys.platform} {platform.machine()}",
-        threads=torch.get_num_threads(),
-        processes=plan.processes,
-        packages={name: version(name) for name in ("numpy", "safetensors", "tokenizers")},
-    )
-
-
-def scope(contract: Contract, root: Path) -> list[Path]:
-    """Return the files that decide what a run does, as far as they stand in the repository."""
-    return [
-        *code_files(),
-        root / contract.spec,
-        root / "contracts" / f"{contract.contract}.yaml",
-        *source_files(contract, root),
-    ]

@@ -73,7 +73,7 @@ def command(
         from submitit import AutoExecutor
     except ImportError as error:
         raise click.ClickException(f"this needs submitit ({error}): pip install 'sovereign[slurm]'") from None
-    from sovereign.run import new_name
+    from sovereign.promising import new_name
 
     name = new_name()
     work = [

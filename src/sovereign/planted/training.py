@@ -15,6 +15,7 @@ import torch
 from tokenizers.normalizers import Replace
 
 from sovereign import plan as planning
+from sovereign import promising
 from sovereign import run as execution
 from sovereign.corpus import tokens
 from sovereign.corpus.build import Corpus, build
@@ -153,12 +154,12 @@ def tokenizer_forgets() -> Iterator[None]:
 @contextmanager
 def device_claimed() -> Iterator[None]:
     """Write down a GPU, and train on the CPU (CASE-09)."""
-    there = execution.environment
+    there = promising.environment
 
     def boasting(plan: Any) -> Any:
         return there(plan).model_copy(update={"device": "cuda", "accelerator": "a GPU"})
 
-    with swapped(execution, "environment", boasting):
+    with swapped(promising, "environment", boasting):
         yield
 
 

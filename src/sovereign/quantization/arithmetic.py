@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 
 SUPER = 256  # weights of a super-block, and what a row's length must be a multiple of
-HELD = (
-    2**19
-)  # weights that a thread takes at once: fewer, and it waits for the interpreter; more, and they leave the cache
+HELD = 2**19  # weights a thread takes at once: of fewer it waits for the interpreter, and more leave the cache
 SHARED = 2**16  # weights that are worth more than one thread
 
 
