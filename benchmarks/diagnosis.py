@@ -26,9 +26,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,8 +45,9 @@ from sovereign.canonical import digest, digest_file, pretty, sealed, write_atomi
 from sovereign.closing import close
 from sovereign.contract.contract import Contract
 from sovereign.controls import CONTROLS
-from sovereign.diagnosis import claims, procedure, record
-from sovereign.diagnosis.findings import CLAIMS, Check, Finding, conclude
+from sovereign.diagnosis import claims, procedure, record, thresholds
+from sovereign.diagnosis.claims import generalisation, health, validation
+from sovereign.diagnosis.findings import CLAIMS, Check, Finding, conclude, settle
 from sovereign.diagnosis.reading import Reading
 from sovereign.evidence.folder import Observed, read_folder
 from sovereign.evidence.intent import Intent, Subjects
@@ -391,6 +392,18 @@ def evidence(intent: Intent, work: Path, wanted: Sequence[TRIAL], rows: Sequence
 # ── controls: the same runs, read by a diagnosis that is wrong ───────────────────────────────────
 
 
+@contextmanager
+def everywhere(name: str, wrong: Any) -> Iterator[None]:
+    """Put `wrong` in the place of what claims call `name`, in every module of theirs, for as long as the block lasts."""
+    modules = [module for place, module in sys.modules.items() if place.startswith(f"{claims.__name__}.")]
+    places = [module for module in modules if hasattr(module, name)]
+    assert places, name
+    with ExitStack() as stack:
+        for place in places:
+            stack.enter_context(swapped(place, name, wrong))
+        yield
+
+
 @dataclass(frozen=True)
 class Faulty:
     """A fault of the diagnosis under which a criterion must be falsified, and the rows that show it."""
@@ -402,23 +415,23 @@ class Faulty:
 
 FAULTY: dict[str, Faulty] = {
     "DIAGNOSIS-001": Faulty(
-        lambda: swapped(claims, "SICK", ("DIVERGED",)),  # health looks at divergence only
+        lambda: swapped(health, "SICK", ("DIVERGED",)),  # health looks at divergence only
         ("broken loader", "leak by wrap", "divergence", "not learned"), lambda row: not row.withheld and row.health == "sick",
     ),
     "DIAGNOSIS-002": Faulty(
-        lambda: swapped(claims, "SMALL_GAP", -1.0),  # no gap is small enough
+        lambda: everywhere("SMALL_GAP", -1.0),  # no gap is small enough
         ("healthy stream",), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-003": Faulty(
-        lambda: swapped(claims, "contaminated", _by_the_gap),  # who is close to training must have seen it
+        lambda: swapped(validation, "contaminated", _by_the_gap),  # who is close to training must have seen it
         ("broken loader", "not learned", "evaluation bug"), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-004": Faulty(
-        lambda: swapped(claims, "FLAT", 0.0),  # nothing is ever flat enough to be a plateau
+        lambda: swapped(generalisation, "FLAT", 0.0),  # nothing is ever flat enough to be a plateau
         ("plateau",), lambda row: not row.withheld,
     ),
     "DIAGNOSIS-005": Faulty(
-        lambda: swapped(claims, "settle", _silence_refutes),  # a test that did not run has passed
+        lambda: everywhere("settle", _silence_refutes),  # a test that did not run has passed
         ("evaluation bug", "not learned", "plateau"), lambda row: bool(row.open),
     ),
     "DIAGNOSIS-006": Faulty(
@@ -432,7 +445,7 @@ UNFINISHED = 40  # rows
 
 def _silence_refutes(claim: Any, checks: Sequence[Check], **more: Any) -> Finding:
     """Settle a claim as if a test that did not run had passed."""
-    return right_settle(
+    return settle(
         claim,
         [one.model_copy(update={"result": "passes"}) if one.result == "did not run" else one for one in checks],
         **more,
@@ -441,11 +454,8 @@ def _silence_refutes(claim: Any, checks: Sequence[Check], **more: Any) -> Findin
 
 def _by_the_gap(reading: Reading) -> Finding:
     """Accuse of a leak by the reported gap, as people do: small, so validation was known."""
-    small = reading.online_gap is not None and reading.online_gap < claims.SMALL_GAP
+    small = reading.online_gap is not None and reading.online_gap < thresholds.SMALL_GAP
     return conclude("CONTAMINATED", "SUPPORTED" if small else "REFUTED", [], "the gap is small", [], "HIGH")
-
-
-right_settle = claims.settle
 
 
 def begins(name: str, severity: str, of: tuple[str, ...]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from simulated import Plan, Rows, diagnosed, observed, simulated, without
 
-from sovereign.diagnosis import record
+from sovereign.diagnosis import claims, record
 from sovereign.diagnosis.experiments import Experiment, done
 from sovereign.diagnosis.findings import CLAIMS, LADDER, cap
 from sovereign.diagnosis.procedure import PRECEDENCE, Diagnosis, diagnose
@@ -263,3 +265,19 @@ def test_one_batch_out_of_order_leaves_the_position_unknown(step: int) -> None:
     assert found.settings.shuffled is True
     assert not [point for point in found.points if point.position is not None]
     assert diagnose(found).verdicts["POSITION_ARTIFACT"] == OPEN
+
+
+def test_a_claim_is_found_by_its_name() -> None:
+    """Each claim stands once in the table of diagnosis/claims, and a function of its name in the module named there alone."""
+    rows = [line.split(maxsplit=1) for line in (claims.__doc__ or "").splitlines() if line.startswith("    ")]
+    table = [(claim, module) for module, named in rows for claim in named.split(", ")]
+    modules = sorted(file.stem for file in Path(claims.__file__).parent.glob("[!_]*.py"))
+    decided = [
+        (claim, module)
+        for module in modules
+        for claim in CLAIMS
+        if hasattr(import_module(f"{claims.__name__}.{module}"), claim.lower())
+    ]
+
+    assert sorted(table) == sorted(decided)
+    assert sorted(CLAIMS) == sorted(claim for claim, _ in table)

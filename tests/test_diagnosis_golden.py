@@ -91,7 +91,7 @@ def test_no_point_at_all() -> None:
 
 def test_the_lag_of_a_running_mean_is_what_the_diary_works_out(tmp_path: Path) -> None:
     """Half a window's descent: 0.037, 0.037, 0.011, 0.005 and 0.008 nats for the five evaluations of the second phase."""
-    from sovereign.diagnosis.claims import lag_bound
+    from sovereign.diagnosis.claims.instrument import lag_bound
     from sovereign.diagnosis.reading import Reading
 
     case = next(one for one in CASES if one["id"] == "wake2vec-p2")

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from simulated import Plan, Rows, observed, simulated
 
-from sovereign.diagnosis import claims
+from sovereign.diagnosis.claims import memorization
 from sovereign.diagnosis.findings import Finding
 from sovereign.diagnosis.procedure import Diagnosis, diagnose
 from sovereign.diagnosis.record import Point, RunRecord, Settings, from_run
@@ -286,12 +286,12 @@ def test_bits_are_nats_by_another_name(record: RunRecord) -> None:
 
 def test_a_verdict_that_a_seed_decides_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where two bootstrap seeds disagree nothing is said. Planted: a claim whose verdict is its seed's parity."""
-    honest = claims.memorized
+    honest = memorization.memorized
 
     def fickle(r: Any) -> Finding:
         return honest(r).model_copy(update={"verdict": "SUPPORTED" if r.seed % 2 else "REFUTED"})
 
-    monkeypatch.setattr(claims, "memorized", fickle)
+    monkeypatch.setattr(memorization, "memorized", fickle)
     found = diagnosed(simulated(Plan(documents=60)), Plan(documents=60)).of("MEMORIZED")
 
     assert found.verdict == OPEN

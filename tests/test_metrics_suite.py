@@ -15,7 +15,8 @@ from simulated import Plan, observed, simulated, without
 from statsmodels.stats.proportion import proportion_confint
 
 from sovereign.diagnosis import claims, procedure, record
-from sovereign.diagnosis.findings import CLAIMS
+from sovereign.diagnosis.claims import generalisation, health, validation
+from sovereign.diagnosis.findings import CLAIMS, conclude, settle
 from sovereign.evidence.folder import Observed
 from sovereign.evidence.rows import ScenarioRow
 from sovereign.metrics import suite
@@ -204,28 +205,34 @@ def scored() -> tuple[ScenarioRow, ...]:
     return tuple(found)
 
 
+def everywhere(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Any) -> None:
+    """Put `wrong` in the place of what claims call `name`, in every module of theirs."""
+    modules = [module for place, module in sys.modules.items() if place.startswith(f"{claims.__name__}.")]
+    for module in modules:
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, wrong)
+
+
 def silence_refutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = claims.settle
-
-    def settle(claim: Any, checks: Iterable[Any], **more: Any) -> Any:
+    def wrong(claim: Any, checks: Iterable[Any], **more: Any) -> Any:
         passed = [one.model_copy(update={"result": "passes"}) if one.result == "did not run" else one for one in checks]
-        return right(claim, passed, **more)
+        return settle(claim, passed, **more)
 
-    monkeypatch.setattr(claims, "settle", settle)
+    everywhere(monkeypatch, "settle", wrong)
 
 
 def by_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     def accuse(reading: Any) -> Any:
-        return claims.conclude("CONTAMINATED", "SUPPORTED", [], "validation is close to training", [], "HIGH")
+        return conclude("CONTAMINATED", "SUPPORTED", [], "validation is close to training", [], "HIGH")
 
-    monkeypatch.setattr(claims, "contaminated", accuse)
+    monkeypatch.setattr(validation, "contaminated", accuse)
 
 
 BUGS: dict[str, tuple[Callable[[pytest.MonkeyPatch], Any], str, float]] = {
-    "health looks at divergence only": (lambda m: m.setattr(claims, "SICK", ("DIVERGED",)), "suite/sick_called_healthy", 0),
-    "no gap is small": (lambda m: m.setattr(claims, "SMALL_GAP", -1.0), "suite/healthy_recall", 1),
+    "health looks at divergence only": (lambda m: m.setattr(health, "SICK", ("DIVERGED",)), "suite/sick_called_healthy", 0),
+    "no gap is small": (lambda m: everywhere(m, "SMALL_GAP", -1.0), "suite/healthy_recall", 1),
     "whoever is close has seen it": (by_the_gap, "suite/clean_accused", 0),
-    "nothing ever falls": (lambda m: m.setattr(claims, "_falling", lambda *told: False), "suite/least_recall", 1),
+    "nothing ever falls": (lambda m: m.setattr(generalisation, "_falling", lambda *told: False), "suite/least_recall", 1),
     "silence refutes": (silence_refutes, "suite/twins_decided", 0),
     "identities are never joined": (lambda m: m.setattr(record, "_identity", lambda *told: None), "suite/leaks_missed", 0),
 }  # fmt: skip

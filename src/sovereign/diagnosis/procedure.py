@@ -14,7 +14,17 @@ import numpy as np
 from pydantic import Field
 
 from sovereign.canonical import Record
-from sovereign.diagnosis import claims
+from sovereign.diagnosis.claims import (
+    consistency,
+    generalisation,
+    health,
+    instrument,
+    loader,
+    memorization,
+    optimisation,
+    position,
+    validation,
+)
 from sovereign.diagnosis.experiments import Experiment, done, missing
 from sovereign.diagnosis.findings import CLAIMS, LADDER, Check, Claim, Finding, cap, settle
 from sovereign.diagnosis.reading import Reading
@@ -71,20 +81,21 @@ def examined(record: RunRecord, seed: int) -> dict[Claim, Finding]:
     if not any(point.train is not None or point.val is not None for point in record.points) and not record.broke:
         return _all_open("the record holds no loss")
     r = Reading(record, seed)
-    found = [claims.invalid_data(r)]
+    found = [consistency.invalid_data(r)]
     if found[0].supported:
         return _all_open("the record contradicts itself, and nothing else is read from it") | {"INVALID_DATA": found[0]}
 
-    found += [claims.broken_loader(r), claims.eval_path(r), claims.comparability_violated(r), claims.metric_artifact(r)]
-    found += [claims.position_artifact(r), claims.diverged(r)]
+    found += [loader.broken_loader(r), instrument.eval_path(r), instrument.comparability_violated(r)]
+    found += [instrument.metric_artifact(r), position.position_artifact(r), optimisation.diverged(r)]
 
-    contaminated = claims.contaminated(r)
+    contaminated = validation.contaminated(r)
     clean = _clean(r, contaminated)
-    found += [contaminated, claims.not_learned(r, clean), claims.memorized(r), claims.overfit(r, clean)]
-    found += [claims.shift(r, contaminated, clean), claims.implausible(r), claims.plateau(r, contaminated)]
+    found += [contaminated, optimisation.not_learned(r, clean), memorization.memorized(r)]
+    found += [generalisation.overfit(r, clean), validation.shift(r, contaminated, clean), validation.implausible(r)]
+    found += [generalisation.plateau(r, contaminated)]
 
     guarded = [_guarded(finding, contaminated) for finding in found]
-    return {finding.claim: finding for finding in (*guarded, claims.healthy(r, guarded, clean))}
+    return {finding.claim: finding for finding in (*guarded, health.healthy(r, guarded, clean))}
 
 
 def _clean(r: Reading, contaminated: Finding) -> np.ndarray | None:
