@@ -24,8 +24,10 @@ from sovereign.metrics.measure import METRICS, measure
 from sovereign.model import kernels
 from sovereign.model.adapters import merged
 from sovereign.plan import Refused
+from sovereign.planted.swapping import swapped
 from sovereign.spec.criterion import Spec
 from sovereign.training.device import DTYPES, Precision, Unavailable, choose_precision
+from sovereign.training.scaling import LossScale
 from sovereign.tuning import Tuning
 
 SOURCES = {
@@ -346,10 +348,8 @@ class CutOff(Exception):
     """What ends a process of this test."""
 
 
-@pytest.mark.parametrize("name", ["lora", "rows", "qlora"])
-def test_a_tuned_run_goes_on_bit_for_bit(root: Path, folders: dict[str, Path], name: str) -> None:
-    """Cut off after step 13 and resumed from the checkpoint of step 10, it makes the weights of the straight run."""
-    text = tuned(f"t-cut-{name}", SOURCES[name], name)
+def cut_off_and_resumed(root: Path, name: str, text: str) -> Path:
+    """Return the folder of a run that was cut off after step 13 and has gone on from the checkpoint of step 10."""
     plan, spec = planned(root, text), validate(Spec, parse_yaml(SPEC.encode(), "spec"))
 
     def stop(step: int, *told: object) -> None:
@@ -358,15 +358,41 @@ def test_a_tuned_run_goes_on_bit_for_bit(root: Path, folders: dict[str, Path], n
 
     with pytest.raises(CutOff):
         execution.run(plan, spec, root, told=quiet, progress=stop)
-    (folder,) = (root / "evidence" / f"t-cut-{name}").iterdir()
+    (folder,) = (root / "evidence" / name).iterdir()
     intent = validate(Intent, read(folder / "intent.json"))
     again = planning.plan(intent.promise, root, "cpu", quiet, intent.seed, base=intent.parent)
     concluded = execution.resume(again, intent, root, told=quiet, progress=lambda *told: None)
+    assert "completed" == concluded.outcome, concluded.reason
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lora", "rows", "qlora"])
+def test_a_tuned_run_goes_on_bit_for_bit(root: Path, folders: dict[str, Path], name: str) -> None:
+    """Cut off and resumed, it makes the weights of the straight run."""
+    folder = cut_off_and_resumed(root, f"t-cut-{name}", tuned(f"t-cut-{name}", SOURCES[name], name))
     straight, resumed = plain(root, folders[name]), plain(root, folder)
 
-    assert "completed" == concluded.outcome, concluded.reason
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
+
+
+def test_a_resumed_run_goes_on_with_the_scale_it_had(root: Path) -> None:
+    """In fp16 from far too large a scale: what the first steps found of it is not found again by the resumed ones.
+
+    Planted: where the checkpoint's scale is not taken up, step 11 overflows as step 1 did.
+    """
+
+    def large(value: float = 2.0**40, clean: int = 0) -> LossScale:
+        return LossScale(value, clean)
+
+    with swapped(execution, "LossScale", large):
+        text = tuned("t-cut-fp16", PAIRS, "lora").replace("precision: fp32", "precision: fp16")
+        folder = cut_off_and_resumed(root, "t-cut-fp16", text)
+    steps = rows(folder, "step")
+
+    assert steps[0]["overflows"] > 5
+    assert sum(one["overflows"] for one in steps[10:]) <= 1
+    assert 0 == {one.metric: one.value for one in measure(observed(folder), METRICS)[0]}["training/replay_mismatches"]
 
 
 @pytest.mark.slow
