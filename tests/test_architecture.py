@@ -44,6 +44,7 @@ MAY["plan"] = {
 MAY["fitting"] = {"contract", "model", "training"}
 MAY["probing"] = MAY["plan"] | {"plan"}
 MAY["attesting"] = MAY["plan"] | {"plan"}
+MAY["surveying"] = {*MAY["attesting"], "attesting"}
 MAY["promising"] = {"closing", "contract", "evidence", "plan", "spec", "subjects"}
 MAY["run"] = set(MAY) | {"plan"}
 MAY["planted"] = set(MAY) | {"run"}

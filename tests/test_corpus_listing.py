@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuned import BASE, LABELS, PAIRS, carried_out, observed, planned, repository, rows, tuned
 
-from sovereign import promising
-from sovereign import run as execution
+from sovereign import promising, surveying
 from sovereign.corpus import examples
 from sovereign.corpus.build import Listed
 from sovereign.corpus.listing import listed, unlisted
@@ -185,7 +184,7 @@ def test_a_scored_text_without_a_row_is_found(root: Path) -> None:
     def everything(some: Any, scored: Any) -> Any:
         return unlisted(some, ())
 
-    with swapped(execution, "listed", nothing), swapped(execution, "unlisted", everything):
+    with swapped(surveying, "listed", nothing), swapped(surveying, "unlisted", everything):
         concluded = carried_out(root, FEW.replace("t-few", "t-unseen"))
 
     assert any("8 documents were trained on or scored, and no corpus row" in one for one in findings(concluded.folder))

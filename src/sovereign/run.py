@@ -21,17 +21,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 
-from sovereign import attesting, promising
+from sovereign import attesting, promising, surveying
 from sovereign.canonical import digest_file, pretty, write_atomic
 from sovereign.closing import close, instant
-from sovereign.contract.data import LabelledFile
 from sovereign.contract.method import Qlora
 from sovereign.corpus.build import Corpus
-from sovereign.corpus.examples import Encoded, ExampleSet, fell_back
-from sovereign.corpus.floors import floors
-from sovereign.corpus.listing import listed, unlisted
-from sovereign.corpus.overlap import overlap
-from sovereign.corpus.scoring import scored
 from sovereign.evidence.intent import Intent
 from sovereign.evidence.journal import Journal
 from sovereign.evidence.rows import EvaluationRow, Row, StepRow, read_rows
@@ -181,37 +175,10 @@ class _Execution:
         self.straight: dict[int, tuple[float, str]] = {}  # step -> loss and weights, for the replay
         self.segments: list[Segment] = []
         self.shown = 0  # the step of the weights that are asked afterwards
-        self.held_out, self.examples = self._sequences(), self._examples()
+        self.held_out, self.examples = surveying.sequences(plan), surveying.examples(plan)
         self.journal = self._open_journal()
 
     # ── before step 0 ────────────────────────────────────────────────────────────────────────────
-
-    def _examples(self) -> dict[str, Sequence[Encoded]]:
-        """Return the examples that every evaluation scores: the same ones, in the same order."""
-        corpus, most = self.plan.corpus, self.evaluation.documents
-        if not isinstance(corpus, ExampleSet):
-            return {}
-        some = corpus.sides["validation"][:most]
-        return {
-            "validation": some,
-            "control": corpus.sides["control"][:most],
-            "train_probe": corpus.sides["train"][: len(some)],
-        }
-
-    def _sequences(self) -> dict[str, list[tuple[str, np.ndarray]]]:
-        """Return the documents that every evaluation scores: the same ones, in the same order."""
-        if isinstance(self.plan.corpus, ExampleSet):
-            return {}
-        corpus, most = self.plan.text, self.evaluation.documents
-        sides = {
-            "validation": corpus.ids("validation")[:most],
-            "control": corpus.ids("control")[:most],
-        }
-        sides["train_probe"] = corpus.train_probe(len(sides["validation"]), self.plan.seed)
-        return {
-            side: [(document, scored(ids, corpus.end_of_text, self.evaluation.tokens)) for document, ids in documents]
-            for side, documents in sides.items()
-        }
 
     def _open_journal(self) -> Journal | _Nowhere:
         whole = checkpoint.checkpoints(self.keep / "checkpoints", lambda why: self.told(why, 0, 0))
@@ -235,7 +202,7 @@ class _Execution:
         if self.ranks.first:
             journal = Journal(self.folder / "rows", self.intent.run, rows)
             if not whole:
-                self._observe_data(journal)
+                self._survey(journal)
             self._remember()
         self.losses, self.validation = self.ranks.from_first((self.losses, self.validation))
         return journal
@@ -250,58 +217,26 @@ class _Execution:
                     self.validation.setdefault(row.step, {})[row.document] = (row.nll, row.tokens)
         del self.losses[: -2 * SPIKE_STEPS]
 
-    @property
-    def _looked_at(self) -> frozenset[str]:
-        """Documents held out of which something is observed: of running text all, of examples those that are scored."""
-        if isinstance(self.plan.corpus, Corpus):
-            return self.plan.corpus.held_out
-        return frozenset(one.document for side in self.examples.values() for one in side)
+    def _survey(self, journal: Journal | _Nowhere) -> None:
+        """Write what is known before a token is trained on."""
 
-    def _observe_data(self, journal: Journal | _Nowhere) -> None:
-        """Write what is known of the data before a token is trained on: sides, overlap, floors."""
-        corpus = self.plan.corpus
-        for one in listed(corpus.documents, self._looked_at):
-            journal.log("corpus", **one.plain())
-        for counted in unlisted(corpus.documents, self._looked_at):
-            journal.log("unlisted", **counted)
-        for probe in corpus.probes():
-            journal.log("tokenizer", **asdict(probe))
+        def write(rows: surveying.Rows) -> None:
+            for kind, row in rows:
+                journal.log(kind, **row)
+
+        corpus, asked = self.plan.corpus, self.settings.precision
+        write(surveying.data(self.plan))
         if isinstance(corpus, Corpus):
-            self._observe_text(corpus, journal)
+            with self._cost(journal, "overlap and floors"):
+                write(surveying.text(corpus, self.held_out["validation"]))
         if self.plan.tuning is not None:
-            self._observe_base(self.plan.tuning, journal)
+            write(surveying.base(self.plan, self.plan.tuning, self.root))
         for part, seconds in corpus.seconds.items():
             journal.log("cost", part=f"corpus: {part}", seconds=seconds, peak_bytes=self._peak())
-        asked = self.settings.precision
         if asked == "auto":
             journal.log(
-                "notice", step=0, name="precision", asked="auto", got=self.plan.precision, message=self.plan.precision_because
+                "notice", step=0, name="precision", asked=asked, got=self.plan.precision, message=self.plan.precision_because
             )  # fmt: skip
-
-    def _observe_base(self, tuning: Tuning, journal: Journal | _Nowhere) -> None:
-        """Write where a tuned model comes from, and one example as it is trained on."""
-        for kind, row in attesting.descent(tuning):
-            journal.log(kind, **row)
-        corpus, source = self.plan.corpus, self.plan.contract.data.source
-        if isinstance(corpus, ExampleSet):
-            for kind, row in attesting.mask(corpus):
-                journal.log(kind, **row)
-            if isinstance(source, LabelledFile) and fell_back(source, self.root):
-                journal.log(
-                    "notice", step=0, name="source", asked=source.path, got=source.otherwise.kind if source.otherwise else "",
-                    message="the file is not there; what data.source.otherwise declares is used",
-                )  # fmt: skip
-
-    def _observe_text(self, corpus: Corpus, journal: Journal | _Nowhere) -> None:
-        with self._cost(journal, "overlap and floors"):
-            train = corpus.train
-            held_out = [
-                (document, side, ids) for side in ("validation", "control") for document, ids in corpus.ids(side)
-            ]
-            for found in overlap(train, held_out):
-                journal.log("overlap", **asdict(found))
-            for floor in floors(train, self.held_out["validation"]):
-                journal.log("floor", **asdict(floor))
 
     @contextmanager
     def _cost(self, journal: Journal | _Nowhere, part: str, tokens: int = 0) -> Iterator[None]:
