@@ -287,6 +287,29 @@ def test_prompts_beside_each_other_are_told_in_order_and_as_alone(monkeypatch: p
     assert [document(ids) for ids in given] == [row.document for row in found[1][::2]]  # type: ignore[attr-defined]
 
 
+def test_every_part_of_a_check_is_told_as_it_is_done() -> None:
+    """Each part begins at none and ends at all, one after the other, and the last end is the end of the work.
+
+    Planted by hand: the greedy continuation left untold, and its rows come after the end of the part before it.
+    """
+    said: list[tuple[str, int, int]] = []
+    rows: dict[str, list[str]] = {}  # kind -> the parts under way as its rows were logged
+
+    def log(kind: str, **values: Any) -> None:
+        part, done, total = said[-1]
+        rows.setdefault(kind, []).append(part if done < total else f"after {part}")
+
+    check(trained(), trained(), distinct(6), log, lambda *one: said.append(one), None)
+    ended = {part: total for part, _, total in said}
+
+    assert ["parity", "parity: going on", "parity: tensors", "parity: operations"] == list(ended)
+    assert [(part, done, total) for part, total in ended.items() for done in range(total + 1)] == said
+    assert [32, 32, len(rows["parity_tensor"]), 1] == list(ended.values())
+    assert {"parity"} == set(rows["parity"])
+    assert {"parity: going on"} == set(rows["parity_greedy"])
+    assert {"parity: tensors"} == set(rows["parity_tensor"])
+
+
 def test_logits_are_finite_where_their_sum_is_not() -> None:
     """A sum beyond float64's range is no value that is not finite; one such value is found wherever it stands."""
     large = torch.full((2, 8), 1e308, dtype=torch.float64)

@@ -120,19 +120,20 @@ def check(
                 stepped = next(steps)
             yield partial(of_prompt, number, ids, stepped)
 
-    told("parity", 0, len(prompts))
-    for number, rows in enumerate(_in_lanes(begun())):
+    for rows in _counted("parity", _in_lanes(begun()), len(prompts), told):
         for kind, values in rows:
             log(kind, **values)
-        told("parity", number + 1, len(prompts))
-    for both in continued(reference, carrier, prompts):
+    for both in _counted("parity: going on", continued(reference, carrier, prompts), len(prompts), told):
         log(
             "parity_greedy", document=document(both.prompt), engine=name, reference=both.reference, candidate=both.candidate,
             margin=tuple(map(_short, both.margin)),
         )  # fmt: skip
-    for tensor in tensors(reference, candidate):
+    both_stored = sum(tensor in reference.stored for tensor in candidate.stored)
+    for tensor in _counted("parity: tensors", tensors(reference, candidate), both_stored, told):
         log("parity_tensor", **asdict(tensor))
+    told("parity: operations", 0, 1)
     located = _locate(reference, candidate, prompts[:LOCATED_PROMPTS], engine)
+    told("parity: operations", 1, 1)
     for place in located.locals:
         suspicions = tuple(one.what for one in located.suspicions[:3]) if place is located.first else ()
         layer, operation = place.place
@@ -142,6 +143,14 @@ def check(
         )  # fmt: skip
     unseen = [f"operations that the candidate did not show: {', '.join(located.unseen)}"] if located.unseen else []
     return Checked((*missing, *unseen), located)
+
+
+def _counted(part: str, work: Iterable[T], total: int, told: Told) -> Iterator[T]:
+    """Yield work as it is done, and tell each piece once whoever asked for it has gone on to the next."""
+    told(part, 0, total)
+    for number, one in enumerate(work):
+        yield one
+        told(part, number + 1, total)
 
 
 def _in_lanes(work: Iterable[Callable[[], T]]) -> Iterator[T]:
