@@ -101,9 +101,12 @@ def test_a_seed_decides_the_weights_and_nothing_else_does():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("n", [1, 40, 200])
+@pytest.mark.parametrize("n", [1, 40, 200, 500])
 def test_the_chunked_loss_is_cross_entropy_to_the_last_digits(n, monkeypatch):
-    """Value and both gradients equal plain autograd in float64, whole chunks or not, ignored targets among them."""
+    """Value and both gradients equal plain autograd in float64, whole chunks or not, ignored targets among them.
+
+    Of 500 rows 333 count, and make two products for the weight; with the second put in place of the first, not added, its gradient is off.
+    """
     monkeypatch.setattr("sovereign.model.kernels.chunk_rows", lambda vocabulary, device: 64)
     draw = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(rows, 16, generator=draw, dtype=torch.float64) for rows in (n, 50))

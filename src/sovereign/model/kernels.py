@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SEVERAL = 4  # chunks of logits whose slopes a CPU keeps, for one product: 8 MiB of bfloat16 at most
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
 
@@ -44,14 +45,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=exact)
         wanted, of_weight = any(ctx.needs_input_grad), ctx.needs_input_grad[1]  # a frozen head wants none
-        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight) if of_weight else None
+        to_hidden, to_weight = torch.empty_like(hidden), torch.empty_like(weight) if of_weight else None
         chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
+        # a product, a cast and a sum for the weight's gradient are worth more rows to a CPU than its cache has room for
+        several = min(len(hidden), SEVERAL * chunk) if of_weight and hidden.device.type == "cpu" else chunk
         # the same memory for every chunk: fresh pages cost a CPU more than the arithmetic on them
-        room, powers_room = hidden.new_empty(chunk, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
-        part, exact_part = (torch.empty_like(one if of_weight else one[:0]) for one in (matrix, weight))
+        room, powers_room = hidden.new_empty(several, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
+        part = torch.empty_like(matrix if of_weight else matrix[:0])
         for start in range(0, len(hidden), chunk):
-            rows = slice(start, min(start + chunk, len(hidden)))
-            logits, powers = room[: rows.stop - start], powers_room[: rows.stop - start]
+            rows, first = slice(start, min(start + chunk, len(hidden))), start // several * several
+            logits, powers = room[start - first : rows.stop - first], powers_room[: rows.stop - start]
             chosen = targets[rows, None].clamp(min=0)
             counted = (targets[rows, None] != IGNORED).to(exact)
             torch.mm(hidden[rows], matrix.T, out=logits)
@@ -62,9 +65,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if wanted:
                 slope = logits.copy_(powers.mul_(counted).scatter_add_(1, chosen, -counted))
                 torch.mm(slope, matrix, out=to_hidden[rows])
-                if to_weight is not None:
-                    torch.mm(slope.T, hidden[rows], out=part)
-                    to_weight += exact_part.copy_(part)
+            if to_weight is not None and rows.stop in (first + several, len(hidden)):
+                torch.mm(room[: rows.stop - first].T, hidden[first : rows.stop], out=part)
+                to_weight = to_weight.add_(part) if first else to_weight.copy_(part)
         if wanted:
             ctx.save_for_backward(*(one for one in (to_hidden, to_weight) if one is not None))
         return total
@@ -165,12 +168,16 @@ def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Te
     exact = torch.promote_types(q.dtype, torch.float32)
     queries, keys = (q.to(exact) * d**-0.5).unflatten(1, (kv_heads, -1)), k.to(exact)
     mixed, kept = torch.empty_like(q), []
+    # the same memory for the scores of every block, as much as the last and longest needs
+    room = queries.new_empty(max(len(q[rows]) * heads * (at.stop - at.start) * at.stop for rows, at in _blocks(q)))
     for rows, block in _blocks(q):
         before, length = slice(block.stop), block.stop - block.start
         seen = keys[rows, :, before].flatten(0, 1)
-        scores = torch.bmm(queries[rows, :, :, block].reshape(len(seen), -1, d), seen.mT)
+        some = queries[rows, :, :, block].reshape(len(seen), -1, d)
+        scores = room[: len(seen) * some.shape[1] * block.stop].view(len(seen), -1, block.stop)
+        torch.bmm(some, seen.mT, out=scores)
         scores.unflatten(1, (-1, length))[..., block] += scores.new_full((length, length), -torch.inf).triu_(1)
-        weights = torch.softmax(scores, -1, out=scores).to(q.dtype)
+        weights = torch.softmax(scores, -1, out=scores).to(q.dtype, copy=True)
         some = torch.bmm(weights, v[rows, :, before].flatten(0, 1))
         mixed[rows, :, block] = some.view(-1, heads, length, d)
         kept.append(weights)
