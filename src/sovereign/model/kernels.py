@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SEVERAL = 4  # chunks of logits whose slopes a CPU keeps, for one product: 8 MiB of bfloat16 at most
+SEVERAL = 4  # chunks of logits that a CPU makes in one product: 8 MiB of bfloat16 at most
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
 
@@ -47,26 +47,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted, of_weight = any(ctx.needs_input_grad), ctx.needs_input_grad[1]  # a frozen head wants none
         to_hidden, to_weight = torch.empty_like(hidden), torch.empty_like(weight) if of_weight else None
         chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
-        # a product, a cast and a sum for the weight's gradient are worth more rows to a CPU than its cache has room for
-        several = min(len(hidden), SEVERAL * chunk) if of_weight and hidden.device.type == "cpu" else chunk
-        # the same memory for every chunk: fresh pages cost a CPU more than the arithmetic on them
-        room, powers_room = hidden.new_empty(several, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
+        # what passes over logits fits a CPU's cache; products, and what becomes of the weight's, are better longer
+        band = min(len(hidden), SEVERAL * chunk) if hidden.device.type == "cpu" else chunk
+        # the same memory every time: fresh pages cost a CPU more than the arithmetic on them
+        room, powers_room = hidden.new_empty(band, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
         part = torch.empty_like(matrix if of_weight else matrix[:0])
-        for start in range(0, len(hidden), chunk):
-            rows, first = slice(start, min(start + chunk, len(hidden))), start // several * several
-            logits, powers = room[start - first : rows.stop - first], powers_room[: rows.stop - start]
-            chosen = targets[rows, None].clamp(min=0)
-            counted = (targets[rows, None] != IGNORED).to(exact)
-            torch.mm(hidden[rows], matrix.T, out=logits)
-            own, highest = logits.gather(1, chosen).to(exact), powers.copy_(logits).amax(1, keepdim=True)
-            # one kernel in place of four; the highest's share, 1 over the sum of powers, gives the log-sum-exp
-            torch.softmax(powers, 1, out=powers)
-            total += (counted * (highest - powers.amax(1, keepdim=True).log() - own)).sum()
+        for first in range(0, len(hidden), band):
+            some = slice(first, min(first + band, len(hidden)))
+            # logits, and in their place what the loss changes by with each
+            slopes = torch.mm(hidden[some], matrix.T, out=room[: some.stop - first])
+            for logits, labels in zip(slopes.split(chunk), targets[some, None].split(chunk), strict=True):
+                powers, chosen, counted = powers_room[: len(logits)], labels.clamp(min=0), (labels != IGNORED).to(exact)
+                own, highest = logits.gather(1, chosen).to(exact), powers.copy_(logits).amax(1, keepdim=True)
+                # one kernel in place of four; the highest's share, 1 over the sum of powers, gives the log-sum-exp
+                torch.softmax(powers, 1, out=powers)
+                total += (counted * (highest - powers.amax(1, keepdim=True).log() - own)).sum()
+                if wanted:
+                    logits.copy_(powers.mul_(counted).scatter_add_(1, chosen, -counted))
             if wanted:
-                slope = logits.copy_(powers.mul_(counted).scatter_add_(1, chosen, -counted))
-                torch.mm(slope, matrix, out=to_hidden[rows])
-            if to_weight is not None and rows.stop in (first + several, len(hidden)):
-                torch.mm(room[: rows.stop - first].T, hidden[first : rows.stop], out=part)
+                torch.mm(slopes, matrix, out=to_hidden[some])
+            if to_weight is not None:
+                torch.mm(slopes.T, hidden[some], out=part)
                 to_weight = to_weight.add_(part) if first else to_weight.copy_(part)
         if wanted:
             ctx.save_for_backward(*(one for one in (to_hidden, to_weight) if one is not None))
