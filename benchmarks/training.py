@@ -3,11 +3,11 @@
     python benchmarks/training.py [--quick] [--compiled | --only-compiled] [--shape 5m|25m|124m|370m]
                                   [--precision auto|bf16|fp32] [--rounds N] [--steps N]
 
-Same shape, batch, data, precision and threads; every round runs each of them once, one after another in this
-process, so that a noisy machine is noisy for all. What is reported is the ratio of a round, its median over rounds
+Same shape, batch, data, precision and threads. Each stands in a process of its own, so that none trains with what another
+has set, as ours sets how the allocator keeps memory; every round runs each of them once, one after another, so that a
+noisy machine is noisy for all. What is reported is the ratio of a round, its median over rounds
 and its extremes. A round's time runs from the end of its first step to the end of its last: data,
-optimizer, clipping and our log are inside, start-up is not (it is reported apart). Peak memory and the time to
-the first step are taken in a process of their own.
+optimizer, clipping and our log are inside, start-up is not: it is reported apart, with peak memory.
 
 Trainer is as a user would configure it: `LlamaForCausalLM`, bf16 where we use bf16, `adamw_torch_fused`, cosine
 schedule, gradient clipping, pre-tokenised windows, no evaluation, no saving, no progress bar, nothing reported.
@@ -19,15 +19,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -273,16 +276,48 @@ def rate(ends: list[float], tokens: int) -> float:
     return (len(ends) - 1) * tokens / (ends[-1] - ends[0])
 
 
-def compare(case: Case, compiled: bool, rounds: int, steps: int, device: torch.device, bf16: bool) -> dict[str, Any]:
-    """Print and return rates and ratios over alternating rounds."""
-    loops = {name: loop(case, device, bf16, compiled) for name, loop in LOOPS.items()}
+@contextmanager
+def apart(name: str, shape: str, compiled: bool, bf16: bool) -> Iterator[Round]:
+    """Yield a round of a loop that stands in a process of its own, which waits while it is not asked."""
+    spawning = multiprocessing.get_context("spawn")
+    here, there = spawning.Pipe()
+    process = spawning.Process(target=serve, args=(there, name, shape, compiled, bf16), daemon=True)
+    process.start()
+    there.close()  # so that a process that dies is an end of file, not silence
+
+    def some(steps: int) -> list[float]:
+        here.send(steps)
+        return here.recv()
+
+    yield some
+    here.send(None)
+    process.join()
+
+
+def serve(asked: Connection, name: str, shape: str, compiled: bool, bf16: bool) -> None:
+    """Send the ends of so many steps as are asked for, until None is."""
+    some = LOOPS[name](CASES[shape], choose_device("auto"), bf16, compiled)
+    for steps in iter(asked.recv, None):
+        asked.send(some(steps))
+
+
+def alternating(loops: dict[str, Round], rounds: int, steps: int, tokens: int) -> dict[str, list[float]]:
+    """Return the rate of each loop in each round, after a few steps that warm it up."""
     for loop in loops.values():
         loop(4)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for index in range(rounds):
         order = list(loops) if index % 2 == 0 else list(reversed(loops))
         for name in order:
-            rates[name].append(rate(loops[name](steps), case.tokens))
+            rates[name].append(rate(loops[name](steps), tokens))
+    return rates
+
+
+def compare(shape: str, compiled: bool, rounds: int, steps: int, bf16: bool) -> dict[str, Any]:
+    """Print and return rates and ratios over alternating rounds."""
+    with ExitStack() as stack:
+        loops = {name: stack.enter_context(apart(name, shape, compiled, bf16)) for name in LOOPS}
+        rates = alternating(loops, rounds, steps, CASES[shape].tokens)
     label = "compiled" if compiled else "eager"
     for name, values in rates.items():
         print(
@@ -399,9 +434,9 @@ def main() -> None:
     )
     most = floor(case, device, bf16)
     if asked.only_compiled:
-        compare(case, True, rounds, asked.steps, device, bf16)
+        compare(asked.shape, True, rounds, asked.steps, bf16)
         return None
-    result = compare(case, False, rounds, asked.steps, device, bf16)
+    result = compare(asked.shape, False, rounds, asked.steps, bf16)
     mine = statistics.median(result["rates"]["ours"])
     print(f"of the matrix floor of {most:,.0f} tokens/s, ours reaches {mine / most:.0%}")
     print(f"rows cost {bookkeeping(case, device, bf16, 20 if asked.quick else 60):.2%} of training time")
@@ -438,7 +473,7 @@ def main() -> None:
                 f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"
             )
     if asked.compiled:
-        compare(case, True, rounds, asked.steps, device, bf16)
+        compare(asked.shape, True, rounds, asked.steps, bf16)
     return None
 
 
