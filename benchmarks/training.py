@@ -428,6 +428,8 @@ def main() -> None:
     case, rounds = CASES[asked.shape], asked.rounds or (3 if asked.quick else 9)
     device = choose_device("auto")
     precision, why = choose_precision(asked.precision, device)
+    if precision == "fp16":
+        raise SystemExit(f"precision fp16 ({why}): the loops are compared in bf16 or fp32; name one with --precision")
     bf16 = precision == "bf16"
     print(
         f"{device}, {torch.get_num_threads()} threads, {precision} ({why}), torch {torch.__version__}, {case.shape.parameters(case.vocabulary) / 1e6:.1f} M parameters"

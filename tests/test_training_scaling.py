@@ -12,6 +12,7 @@ from torch import nn
 
 from sovereign.contract.training import Adamw8bit, Schedule
 from sovereign.model.decoder import build
+from sovereign.model.kernels import linear_cross_entropy
 from sovereign.training import optimizer as optimizers
 from sovereign.training.checkpoint import weights_digest
 from sovereign.training.device import Unavailable, keep_as
@@ -90,28 +91,44 @@ def test_updates_are_those_of_gradscaler():
         torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
-def gradients(scale):
-    """Return the gradients of a layer whose slopes are 1e-7 each, in float16, and the exact ones."""
-    draw = torch.Generator().manual_seed(0)
-    x, slope = torch.randn(4, 8, generator=draw), torch.randn(4, 8, generator=draw) * 1e-7
-    first, second = (nn.Linear(8, 8, bias=False) for _ in range(2))
-    with torch.autocast("cpu", torch.float16):
-        y = second(first(x))
-    (y.float() * slope * scale).sum().backward()
-    found = first.weight.grad / scale
-    first.weight.grad = None
-    (second(first(x)).double() * slope).sum().backward()
-    return found, first.weight.grad
+class Faint(nn.Module):
+    """Two layers whose loss is so faint that its slopes are 2e-8 each."""
+
+    def __init__(self):
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.first, self.second = (nn.Linear(8, 8, bias=False) for _ in range(2))
+        for weight in self.parameters():
+            weight.data.normal_(0, 0.5, generator=draw)
+        self.x, self.slope = torch.randn(4, 8, generator=draw), torch.randn(4, 8, generator=draw)
+
+    def loss(self, inputs, targets):
+        return (self.second(self.first(self.x)).float() * self.slope).sum() * 2e-8 * targets.numel()
 
 
 def test_what_float16_would_lose_is_kept():
-    """Slopes of 1e-7 lose a fifth of the gradient, and more, where the loss is not scaled, and a thousandth where it is."""
-    scaled, exact = gradients(FIRST)
-    plain, _ = gradients(1.0)
-    error = [float((found - exact).norm() / exact.norm()) for found in (scaled, plain)]
+    """Slopes of 2e-8 lose a tenth of the gradient, and more, where the loss is not scaled, and a thousandth where it is."""
 
-    assert error[0] < 2e-3
-    assert error[1] > 0.2
+    def norm(**more):
+        return run(settings(1), model=Faint(), **more)[1][0]["grad_norm"]
+
+    exact = norm()
+
+    assert norm(precision="fp16", loss_scale=LossScale(FIRST)) == pytest.approx(exact, rel=2e-3)
+    assert abs(norm(precision="fp16", loss_scale=LossScale(1.0)) / exact - 1) > 0.1
+
+
+def test_the_head_sums_many_tokens_in_float16():
+    """4,096 tokens that all lack one word, from states of size 20: the gradient of its row is 80,000, and finite.
+
+    It is taken before the loss is scaled, so that no smaller scale could mend it. Planted: summed over all tokens at
+    once it is infinite.
+    """
+    hidden = torch.full((4096, 16), 20.0, dtype=torch.float16, requires_grad=True)
+    weight = torch.zeros(32, 16, requires_grad=True)
+    linear_cross_entropy(hidden, weight, torch.full((4096,), 7)).backward()
+
+    assert weight.grad[7] == pytest.approx(np.full(16, -4096 * 20 * 31 / 32), rel=1e-3)
 
 
 def test_an_overflow_costs_no_step_and_no_batch():
@@ -240,6 +257,24 @@ def test_small_gradients_of_float16_weights_reach_the_optimizer(monkeypatch):
     assert small == (pytest.approx(64 * 2e-8, rel=1e-2), pytest.approx(0.01, rel=0.05))
     assert usual == (pytest.approx(64 * 2e-3, rel=1e-2), pytest.approx(0.01, rel=0.05))
     assert moved(2e-8, 1.0)[1] == 0.0
+
+
+def test_epsilon_weighs_what_it_weighs_in_float32():
+    """Where epsilon decides the step, gradients handed over a thousandfold meet an epsilon as large."""
+
+    def moved(kind):
+        layer = nn.Linear(64, 64, bias=False).to(kind)
+        with torch.no_grad():
+            layer.weight.fill_(0.5)
+        stepping = optimizer_for(layer, Adamw8bit(kind="adamw8bit", weight_decay=0.0, epsilon=1e-2))
+        for group in stepping.param_groups:
+            group["lr"] = 0.1
+        layer.weight.grad = torch.full((64, 64), 1e-2, dtype=kind)
+        clipped(layer, 1.0, 1.0)
+        stepping.step()
+        return (layer.weight - 0.5).float().mean().item()
+
+    assert moved(torch.float16) == pytest.approx(moved(torch.float32), rel=0.02)
 
 
 def test_a_norm_beyond_float16_is_no_overflow():

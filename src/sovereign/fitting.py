@@ -83,14 +83,19 @@ def _switches(training: Training) -> Iterator[tuple[str, bool, dict[str, Any]]]:
     """Yield each switch: what throwing it, or taking it back, is called; whether it is thrown; and the change."""
     kept = training.weights != "fp32"
     other = "fp32" if kept else "fp16" if training.precision == "fp16" else "bf16"
-    yield f"training.weights: {other}", kept, {"weights": other}
+    eight = (
+        Adamw8bit(**{**training.optimizer.plain(), "kind": "adamw8bit"}) if training.optimizer.kind == "adamw" else None
+    )
+    if other == "fp16" and eight:  # what moves in fp16 needs it
+        yield "training.weights: fp16, training.optimizer: adamw8bit", kept, {"weights": other, "optimizer": eight}
+    else:
+        yield f"training.weights: {other}", kept, {"weights": other}
     again = training.activation_checkpointing
     yield f"training.activation_checkpointing: {str(not again).lower()}", again, {"activation_checkpointing": not again}
     optimizer = training.optimizer
     if isinstance(optimizer, Adamw8bit) and training.weights != "fp16":  # where its moments would be in fp16 too
         yield "training.optimizer: adamw", True, {"optimizer": Adamw(**{**optimizer.plain(), "kind": "adamw"})}
-    elif optimizer.kind == "adamw":
-        eight = Adamw8bit(**{**optimizer.plain(), "kind": "adamw8bit"})
+    elif eight:
         yield "training.optimizer: adamw8bit", False, {"optimizer": eight}
     if (training.micro_batch or training.sequences) > 1:
         yield "training.micro_batch: 1", False, {"micro_batch": 1}

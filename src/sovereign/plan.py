@@ -137,7 +137,7 @@ class Plan:
         """Bytes of weights, gradients and what the optimizer keeps, over all processes that share them."""
         training = self.contract.training
         moments = {"adamw": 2 * 4, "adamw8bit": 2, "muon": 4}[training.optimizer.kind]
-        still, size = self.parameters - self.trainable, 2 if training.weights == "bf16" else 4
+        still, size = self.parameters - self.trainable, 4 if training.weights == "fp32" else 2
         if still:  # what moves beside frozen weights stays in fp32
             return still * size + self.trainable * (8 + moments)
         return self.trainable * (2 * size + (moments * size // 4 if training.optimizer.kind == "adamw" else moments))
@@ -297,6 +297,11 @@ def plan(
     except (Unavailable, optimizer.Unavailable) as reason:
         raise Refused((str(reason),)) from None
     training, tuning = contract.training, None
+    if training.weights not in ("fp32", precision):
+        raise Refused((
+            f"training.weights: {training.weights} needs products in {training.weights}, and here they are in {precision}: {because}; "
+            f"{'' if precision == 'fp32' else f'{precision} or '}fp32 would be right",
+        ))  # fmt: skip
     try:
         if contract.tuned is None:
             corpus: Corpus | ExampleSet = build(
@@ -314,11 +319,6 @@ def plan(
         Missing,
     ) as reason:  # a side without documents, a vocabulary that the text does not give
         raise Refused((str(reason),)) from None
-    kept = training.weights
-    if kept not in ("fp32", precision):
-        raise Refused(
-            (f"training.weights: {kept} needs products in {kept}, and here they are in {precision}: {because}",)
-        )
     stream: Stream | ExampleStream
     if isinstance(corpus, Corpus):
         stream = Stream(

@@ -39,6 +39,7 @@ from sovereign.probing import Asked, observe, write_samples
 from sovereign.spec.criterion import Spec
 from sovereign.stopping import Rise, enough
 from sovereign.training import checkpoint
+from sovereign.training.device import Unavailable
 from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.evaluation import evaluate, evaluate_examples
 from sovereign.training.guards import SPIKE_STEPS, Stopped, agreed
@@ -79,6 +80,11 @@ def run(
     """
     if plan.refusals:
         raise Refused(plan.refusals)
+    if plan.contract.training.weights == "fp16":
+        try:
+            plan.fresh()  # before anything is promised: float16 may not hold every weight of a base
+        except Unavailable as reason:
+            raise Refused((str(reason),)) from None
     intent = None
     if ranks.first:
         intent = promising.intent_of(plan, spec, root, overrides, answers, command, name or promising.new_name())

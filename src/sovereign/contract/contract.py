@@ -19,6 +19,8 @@ from sovereign.contract.training import Evaluation, Samples, Training
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+MOST_CLIP = 32.0  # the optimizer takes gradients of float16 weights a thousandfold, and float16 ends at 65504
+
 
 class Contract(Record):
     """The criteria a run claims; its data, tokenizer, model, training and evaluation; its seeds."""
@@ -54,11 +56,8 @@ class Contract(Record):
                 f"forecast of {late[0].metric} at step {late[0].step} is never due: training ends at step {self.training.steps}"
             )
         (_from_scratch if isinstance(self.method, Scratch) else _tuned)(self)
-        if self.training.weights == "fp16" and self.training.optimizer.kind != "adamw8bit" and self._all_move:
-            raise ValueError(
-                f"training.weights: {self.training.optimizer.kind} would keep its moments in fp16, where the squares of small "
-                "gradients are 0; use optimizer adamw8bit, or keep weights that move in fp32"
-            )
+        if self.training.weights == "fp16" and self._all_move:
+            _moves_in_fp16(self.training)
         return self
 
     @property
@@ -105,6 +104,19 @@ class Contract(Record):
         """
         document = read(path, name)
         return validate(cls, overridden(document, overrides) if overrides else document)
+
+
+def _moves_in_fp16(training: Training) -> None:
+    """Raise ValueError for settings under which weights that are float16 themselves could not be moved."""
+    if training.optimizer.kind != "adamw8bit":
+        raise ValueError(
+            f"training.weights: {training.optimizer.kind} would keep its moments in fp16, where the squares of small "
+            "gradients are 0; use optimizer adamw8bit, or keep weights that move in fp32"
+        )
+    if training.clip > MOST_CLIP:
+        raise ValueError(
+            f"training.clip: {training.clip:g} may be too much for fp16 weights; {MOST_CLIP:g} is the most there"
+        )
 
 
 def _from_scratch(contract: Contract) -> None:

@@ -145,7 +145,7 @@ class Training(Record):
         if self.weights != "fp32" and self.precision not in (self.weights, "auto"):
             raise ValueError(
                 f"weights are kept in {self.weights} and would be multiplied in {self.precision}; "
-                f"ask for precision {self.weights}, or auto"
+                f"ask for precision {self.weights} or auto, or keep them in {'fp16 or ' if self.precision == 'fp16' else ''}fp32"
             )
         if self.wrap_around and self.most_passes is None:
             raise ValueError("wrap_around needs most_passes: say how often a document may be seen")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SEVERAL = 4  # chunks of logits that a CPU makes in one product: 8 MiB of bfloat16 at most
+SUMMED = 512  # tokens whose slopes are summed in float16, which ends at 65504; the loss is scaled only afterwards
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
 
@@ -49,6 +50,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
         # what passes over logits fits a CPU's cache; products, and what becomes of the weight's, are better longer
         band = min(len(hidden), SEVERAL * chunk) if hidden.device.type == "cpu" else chunk
+        if hidden.dtype == torch.float16:
+            band = min(band, SUMMED)
         # the same memory every time: fresh pages cost a CPU more than the arithmetic on them
         room, powers_room = hidden.new_empty(band, len(weight)), hidden.new_empty(chunk, len(weight), dtype=exact)
         part = torch.empty_like(matrix if of_weight else matrix[:0])
@@ -77,7 +80,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
         to_hidden, *to_weight = ctx.saved_tensors
-        return to_hidden.mul_(slope.to(to_hidden.dtype)), to_weight[0].mul_(slope) if to_weight else None, None
+        return to_hidden.mul_(slope), to_weight[0].mul_(slope) if to_weight else None, None
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks: Tensor | None = None) -> Tensor:

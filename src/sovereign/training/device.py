@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -74,6 +74,13 @@ def _fast(device: torch.device) -> tuple[Precision, str]:
 def multiplying(precision: Precision, device: str) -> AbstractContextManager[None]:
     """Return a context in which a kind of device, `cpu` or `cuda`, multiplies matrices in a precision."""
     return torch.autocast(device, DTYPES[precision], enabled=precision != "fp32")
+
+
+def multiplying_as_kept(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a context in which a model goes forward whose weights are kept in two dtypes: in the narrower one."""
+    kinds = {weight.dtype: weight.device.type for weight in model.parameters() if weight.is_floating_point()}
+    narrow = [(device, kind) for kind, device in kinds.items() if kind in (torch.bfloat16, torch.float16)]
+    return torch.autocast(*narrow[0]) if narrow and len(kinds) > 1 else nullcontext()
 
 
 def keep_freed_memory() -> bool:

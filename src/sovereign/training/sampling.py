@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sovereign.training.device import multiplying_as_kept
 from sovereign.training.evaluation import evaluating
 
 
@@ -23,7 +24,8 @@ def sample(
 ) -> list[list[int]]:
     """Return at most `tokens` ids that continue each prompt, without `stop`, which ends a continuation.
 
-    All prompts run in one batch, padded on the right, each at its own positions, in the weights' dtype. Prompt i draws
+    All prompts run in one batch, padded on the right, each at its own positions, in the weights' dtype,
+    the narrower one where there are two. Prompt i draws
     from its own generator, seeded with seed + i, so a continuation is a function of weights, prompt and seed + i;
     the others touch it only through the last bit of a float. `temperature` 0 takes the likeliest
     token, `top_k` 0 keeps all of them. Raises ValueError for a prompt that is empty or leaves no room in the context.
@@ -49,7 +51,7 @@ def sample(
     ).to(device)
 
     chosen = torch.empty(len(prompts), tokens, dtype=torch.int64)
-    with evaluating(model):
+    with evaluating(model), multiplying_as_kept(model):
         cache = model.cache(len(prompts), int(lengths.max()) + tokens)
         logits = model.step(padded.to(device), cache)
         logits = logits[torch.arange(len(prompts), device=device), lengths - 1]

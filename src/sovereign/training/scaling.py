@@ -28,7 +28,7 @@ class LossScale:
     clean: int = 0  # updates since it last changed
 
     def too_large(self, grad_norm: float) -> bool:
-        """Say whether the gradient is to be taken again, with half the scale; unscaled it can only be what it is."""
+        """Say whether the gradient is to be taken again, with half the scale; at a scale of 1 nothing is left to halve."""
         if math.isfinite(grad_norm) or self.value <= 1.0:
             return False
         self.value, self.clean = self.value / 2, 0
@@ -49,6 +49,8 @@ def clipped(model: nn.Module, most: float, scale: float) -> float:
     if scale == 1.0 and gradient_unit(model.parameters()) == 1.0:
         return whole(nn.utils.clip_grad_norm_(model.parameters(), most)).item()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    if not gradients:
+        return 0.0
     norm = _norm(gradients) / scale
     # one factor, and so one rounding: divided by the scale first, small ones would be 0 in float16
     torch._foreach_mul_(gradients, min(1.0, most / (norm + 1e-6)) / scale * gradient_unit(model.parameters()))
