@@ -5,6 +5,8 @@ import torch
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.model.decoder import build
+from sovereign.model.pretrained import Pretrained
+from sovereign.training.device import keep_as
 from sovereign.training.sampling import choose, sample
 
 SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=64)
@@ -66,3 +68,20 @@ def test_a_prompt_without_room_is_refused():
         continued(prompts=[[1], [2] * 60])
     with pytest.raises(ValueError, match="prompt 0 has 0 tokens"):
         continued(prompts=[[]])
+
+
+@pytest.mark.parametrize("kept_in", ["bf16", "fp16"])
+def test_weights_in_two_dtypes_write(kept_in):
+    """An embedding that moves in float32 over layers kept in half: as wake's first phase leaves a hub model behind.
+
+    Planted: outside the narrower dtype's context its first product fails, after the whole training.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = Pretrained(LlamaForCausalLM(LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=61)))
+    model.requires_grad_(False)
+    model.net.get_input_embeddings().weight.requires_grad_(True)
+    keep_as(model, kept_in)
+
+    assert [len(ids) for ids in continued(model, prompts=PROMPTS[:2], tokens=4)] == [4, 4]
