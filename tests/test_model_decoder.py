@@ -176,10 +176,11 @@ def test_a_rotation_is_that_of_complex_numbers_and_its_gradient_turns_back():
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 3, 8, generator=draw, dtype=torch.float64, requires_grad=True)
     angles = torch.randn(5, 1, 4, generator=draw, dtype=torch.float64)
-    cos, sin = (part.repeat(1, 1, 2) for part in (angles.cos(), angles.sin()))
+    cos, sin = angles.cos().repeat(1, 1, 2), torch.cat((-angles.sin(), angles.sin()), -1)
     turned = torch.complex(*x.detach().chunk(2, -1)) * torch.polar(torch.ones_like(angles), angles)
 
     torch.testing.assert_close(rotate(x, cos, sin).detach(), torch.cat((turned.real, turned.imag), -1))
+    torch.testing.assert_close(rotate(x, cos.repeat(1, 4, 1), sin.repeat(1, 4, 1)), rotate(x, cos, sin))
     assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), (x,))
 
 

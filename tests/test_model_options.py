@@ -102,7 +102,8 @@ def plain_loss(model, inputs, targets):
     """Return the loss of the decoder as it was before it had options, kernel by kernel."""
     shape, named = model.shape, dict(model.named_parameters())
     b, t = inputs.shape
-    cos, sin = (part[:t, None].repeat(1, 1, 2) for part in rotation_table(shape, shape.context))
+    cos, sin = (part[:t, None] for part in rotation_table(shape, shape.context))
+    cos, sin = cos.repeat(1, 1, 2), torch.cat((-sin, sin), -1)
     x = F.embedding(inputs, named["model.embed_tokens.weight"])
     for at in range(shape.layers):
         own = {
@@ -295,7 +296,8 @@ def test_sinks_are_those_of_gpt_oss(heads, kv_heads, window):
     hidden = (places > places[:, None]) | (places <= places[:, None] - (window or 20))
     mask = torch.zeros(1, 1, 20, 20, dtype=torch.float64).masked_fill(hidden, -math.inf)
     ours = mine.layers[0].self_attn(x, rotation, mine.seen(ids_of(2, 20)), None, 0)
-    other, _ = theirs(x, tuple(part[None, :, 0, :4] for part in rotation), mask)
+    cos, sin = (part[None, :, 0, 4:] for part in rotation)
+    other, _ = theirs(x, (cos, sin), mask)
     for out in (ours, other):
         out.square().sum().backward()
 

@@ -21,7 +21,7 @@ from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.model import Experts as Expertise
 from sovereign.model.kernels import IGNORED, attention, linear_cross_entropy, rms_norm, rotate, token_losses
 
-Rotation = tuple[Tensor, Tensor]  # cosines and sines, [t, 1, head dim] or [b, t, 1, head dim]
+Rotation = tuple[Tensor, Tensor]  # cosines and sines as `rotate` takes them
 
 
 class Linear(nn.Linear):
@@ -174,7 +174,8 @@ class Trunk(nn.Module):
         x = self.embed_tokens(ids)
         seen = None
         if cache is None:
-            rotation = self.rotation(t, product_dtype(x))
+            # a CPU multiplies long rows faster than short ones said once
+            rotation = self.rotation(t, product_dtype(x), self.shape.heads if x.device.type == "cpu" else 1)
             seen = self.seen(ids)
         else:
             cos, sin = self.rotation(cache.room, product_dtype(x))
@@ -187,16 +188,16 @@ class Trunk(nn.Module):
         balance = torch.stack(uneven).mean(0) if self.shape.experts else None
         return self.norm(x).to(product_dtype(x)), balance
 
-    def rotation(self, positions: int, dtype: torch.dtype) -> Rotation:
-        """Return cosines and sines of the first positions, at both places of each pair, [positions, 1, head dim].
+    def rotation(self, positions: int, dtype: torch.dtype, heads: int = 1) -> Rotation:
+        """Return cosines and sines of the first positions as `rotate` takes them, [positions, heads, head dim].
 
         Beyond the trained context they are computed anew.
         """
         tables = self.cos, self.sin
         if positions > len(self.cos):
             tables = rotation_table(self.shape, positions)
-        cos, sin = (part[:positions, None].to(self.cos.device, dtype).repeat(1, 1, 2) for part in tables)
-        return cos, sin
+        cos, sin = (part[:positions, None].to(self.cos.device, dtype) for part in tables)
+        return cos.repeat(1, heads, 2), torch.cat((-sin, sin), -1).repeat(1, heads, 1)
 
     def seen(self, ids: Tensor) -> Tensor | None:
         """Return which tokens each of `ids` [b, t] may attend to, [b or 1, 1, t, t]; None where plainly causal."""

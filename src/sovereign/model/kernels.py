@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SEVERAL = 4  # chunks of logits that a CPU makes in one product: 8 MiB of bfloat16 at most
+SEVERAL = 8  # chunks of logits that a CPU makes in one product: 16 MiB of bfloat16 at most
 SUMMED = 512  # tokens whose slopes are summed in float16, which ends at 65504; the loss is scaled only afterwards
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
@@ -24,13 +24,15 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
     A scalar, in at least float32. Targets equal to IGNORED count nothing and move nothing.
     """
+    all_counted = False
     # prompts and padding are two thirds of a batch of examples. A GPU would have to be asked how many they are, and
     # tensors without content, or a compiler, have no answer
     if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
         counted = (targets != IGNORED).nonzero().squeeze(1)
         if 0 < len(counted) < len(targets):
             hidden, targets = hidden.index_select(0, counted), targets[counted]
-    return _LinearCrossEntropy.apply(hidden, weight, targets)
+        all_counted = len(counted) > 0
+    return _LinearCrossEntropy.apply(hidden, weight, targets, all_counted)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -41,7 +43,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, all_counted: bool) -> Tensor:
         matrix = weight.to(hidden.dtype)
         exact = torch.promote_types(hidden.dtype, torch.float32)
         total = hidden.new_zeros((), dtype=exact)
@@ -65,8 +67,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 # one kernel in place of four; the highest's share, 1 over the sum of powers, gives the log-sum-exp
                 torch.softmax(powers, 1, out=powers)
                 total += (counted * (highest - powers.amax(1, keepdim=True).log() - own)).sum()
+                if not all_counted:
+                    powers.mul_(counted)
                 if wanted:
-                    logits.copy_(powers.mul_(counted).scatter_add_(1, chosen, -counted))
+                    logits.copy_(powers.scatter_add_(1, chosen, -counted))
             if wanted:
                 torch.mm(slopes, matrix, out=to_hidden[some])
             if to_weight is not None:
@@ -78,9 +82,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         to_hidden, *to_weight = ctx.saved_tensors
-        return to_hidden.mul_(slope), to_weight[0].mul_(slope) if to_weight else None, None
+        return to_hidden.mul_(slope), to_weight[0].mul_(slope) if to_weight else None, None, None
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks: Tensor | None = None) -> Tensor:
@@ -144,23 +148,22 @@ class _CpuAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, mixed, *known = ctx.saved_tensors
-        heads, kv_heads, d = q.shape[1], k.shape[1], q.shape[-1]
+        kv_heads, d = k.shape[1], q.shape[-1]
         scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
         towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
-        queries = (q * scale).unflatten(1, (kv_heads, -1))
-        slopes = _two_more(slope, -towards).unflatten(1, (kv_heads, -1))
-        values, scaled = _two_more(v), k * scale
+        slopes = _two_more(_sharing(slope, kv_heads), -_sharing(towards, kv_heads))
+        queries, values, scaled = _sharing(q, kv_heads).contiguous(), _two_more(v), (k * scale).contiguous()
         kept = iter(known) if q.shape[2] <= KEPT else _weights_anew(q, k, known[0])
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
         for (rows, block), weights in zip(_blocks(q), kept, strict=True):
-            before, length = slice(block.stop), block.stop - block.start
-            some, some_slopes = (x[rows, :, :, block].reshape(len(weights), -1, x.shape[-1]) for x in (queries, slopes))
-            to_scores = torch.bmm(some_slopes, values[rows, :, before].flatten(0, 1).mT).mul_(weights)
-            to_v[rows, :, before] += torch.bmm(weights.mT, some_slopes[..., :d]).view(-1, kv_heads, block.stop, d)
-            to_k[rows, :, before] += torch.bmm(to_scores.mT, some).view(-1, kv_heads, block.stop, d)
-            some = torch.bmm(to_scores, scaled[rows, :, before].flatten(0, 1))
-            to_q[rows, :, block] = some.view(-1, heads, length, d)
-        return to_q, to_k.to(k.dtype), to_v.to(v.dtype)
+            before, shape = slice(block.stop), (-1, kv_heads, block.stop, d)
+            some = _matrices(slopes[rows, :, block])
+            to_scores = torch.bmm(some, _matrices(values[rows, :, before]).mT).mul_(weights)
+            to_v[rows, :, before] += torch.bmm(weights.mT, some[..., :d]).view(shape)
+            to_k[rows, :, before] += torch.bmm(to_scores.mT, _matrices(queries[rows, :, block])).view(shape)
+            some = torch.bmm(to_scores, _matrices(scaled[rows, :, before]))
+            _sharing(to_q, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
+        return to_q, to_k.mul_(scale).to(k.dtype), to_v.to(v.dtype)
 
 
 def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -168,22 +171,20 @@ def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Te
 
     Scores and their softmax are float32: a score rounded to bfloat16 is a weight that is wrong by per cents.
     """
-    heads, kv_heads, d = q.shape[1], k.shape[1], q.shape[-1]
+    kv_heads, d = k.shape[1], q.shape[-1]
     exact = torch.promote_types(q.dtype, torch.float32)
-    queries, keys = (q.to(exact) * d**-0.5).unflatten(1, (kv_heads, -1)), k.to(exact)
-    mixed, kept = torch.empty_like(q), []
+    queries, keys = _sharing(q, kv_heads).to(exact).contiguous(), k.to(exact).contiguous()
+    values, mixed, kept = v.contiguous(), torch.empty_like(q), []
     # the same memory for the scores of every block, as much as the last and longest needs
-    room = queries.new_empty(max(len(q[rows]) * heads * (at.stop - at.start) * at.stop for rows, at in _blocks(q)))
+    room = queries.new_empty(max(queries[rows, :, at, :, 0].numel() * at.stop for rows, at in _blocks(q)))
     for rows, block in _blocks(q):
-        before, length = slice(block.stop), block.stop - block.start
-        seen = keys[rows, :, before].flatten(0, 1)
-        some = queries[rows, :, :, block].reshape(len(seen), -1, d)
-        scores = room[: len(seen) * some.shape[1] * block.stop].view(len(seen), -1, block.stop)
-        torch.bmm(some, seen.mT, out=scores)
-        scores.unflatten(1, (-1, length))[..., block] += scores.new_full((length, length), -torch.inf).triu_(1)
+        some, seen = _matrices(queries[rows, :, block]), _matrices(keys[rows, :, : block.stop])
+        scores = room[: some[..., 0].numel() * block.stop].view(len(some), -1, block.stop)
+        torch.baddbmm(scores, some, seen.mT, beta=0, alpha=d**-0.5, out=scores)
+        scores[..., block] += _hiding(queries[rows, :, block])
         weights = torch.softmax(scores, -1, out=scores).to(q.dtype, copy=True)
-        some = torch.bmm(weights, v[rows, :, before].flatten(0, 1))
-        mixed[rows, :, block] = some.view(-1, heads, length, d)
+        some = torch.bmm(weights, _matrices(values[rows, :, : block.stop]))
+        _sharing(mixed, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
         kept.append(weights)
     return mixed, kept
 
@@ -195,12 +196,30 @@ def _weights_anew(q: Tensor, k: Tensor, log_sums: Tensor) -> Iterator[Tensor]:
     bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4, for
     the rest).
     """
-    queries, keys = _two_more(q * q.shape[-1] ** -0.5, -log_sums).unflatten(1, (k.shape[1], -1)), _two_more(k)
+    kv_heads = k.shape[1]
+    queries = _two_more(_sharing(q * q.shape[-1] ** -0.5, kv_heads), -_sharing(log_sums, kv_heads))
+    keys = _two_more(k)
     for rows, block in _blocks(q):
-        seen = keys[rows, :, : block.stop].flatten(0, 1)
-        weights = torch.bmm(queries[rows, :, :, block].reshape(len(seen), -1, seen.shape[-1]), seen.mT).exp_()
-        weights.unflatten(1, (-1, block.stop - block.start))[..., block].tril_()
-        yield weights
+        some = queries[rows, :, block]
+        scores = torch.bmm(_matrices(some), _matrices(keys[rows, :, : block.stop]).mT)
+        scores[..., block] += _hiding(some)
+        yield scores.exp_()
+
+
+def _sharing(x: Tensor, kv_heads: int) -> Tensor:
+    """Return x [b, heads, t, d] as a view [b, kv heads, t, group, d]: queries that share a key stand side by side."""
+    return x.unflatten(1, (kv_heads, -1)).transpose(2, 3)
+
+
+def _matrices(x: Tensor) -> Tensor:
+    """Return x [b, kv heads, t, d] or [b, kv heads, t, group, d] as one batch of matrices, without a copy."""
+    return x.flatten(2, -2).flatten(0, 1)
+
+
+def _hiding(queries: Tensor) -> Tensor:
+    """Return what to add to the scores of a block of queries [.., t, group, d] with its own keys, [t * group, t]."""
+    t, group = queries.shape[-3:-1]
+    return queries.new_full((t, t), -torch.inf).triu_(1).repeat_interleave(group, 0)
 
 
 def _blocks(q: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -231,31 +250,32 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 
 class _CpuRMSNorm(torch.autograd.Function):
-    """RMSNorm with a backward in six passes over x; what autograd makes of torch's on a CPU takes three times as long."""
+    """RMSNorm in three passes over x, and six back; what autograd makes of torch's on a CPU takes three times as long."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        normal, inverse = torch.ops.aten._fused_rms_norm(x, weight.shape, weight, epsilon)
-        ctx.save_for_backward(x, weight, inverse)
-        return normal
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(len(weight)).add_(epsilon).rsqrt_()
+        unit = x * inverse
+        ctx.save_for_backward(unit, weight, inverse)
+        return unit * weight
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        x, weight, inverse = ctx.saved_tensors
-        unit = x * inverse
+        unit, weight, inverse = ctx.saved_tensors
         along = slope * unit
         to_weight = along.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         back = (along @ weight).unsqueeze(-1).div_(len(weight))
-        return (slope * weight).addcmul_(unit, back, value=-1).mul_(inverse), to_weight, None
+        return torch.mul(slope, weight, out=along).addcmul_(unit, back, value=-1).mul_(inverse), to_weight, None
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return x [b, t, heads, d] with pair (i, i + d / 2) turned by its position's angle (Su et al. 2021).
 
-    `cos` and `sin` [t, 1, d] or [b, t, 1, d] in the dtype of x hold each angle at both places of its pair.
+    `cos` and `sin` [t, 1, d] or [b, t, 1, d] in the dtype of x hold each angle at both places of its pair, the sine
+    negative at the first. They may hold it for as many heads as x has, or for more.
     """
-    return _Rotate.apply(x, cos, sin)
+    return _Rotate.apply(x, cos[..., : x.shape[-2], :], sin[..., : x.shape[-2], :])
 
 
 class _Rotate(torch.autograd.Function):
@@ -270,12 +290,11 @@ class _Rotate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(slope, cos, -sin), None, None
+        return _turned(slope, cos, sin, -1), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    return (x * cos).addcmul_(torch.cat((-second, first), -1), sin)
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: int = 1) -> Tensor:
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin, value=sign)
 
 
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

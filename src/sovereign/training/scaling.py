@@ -46,14 +46,14 @@ def clipped(model: nn.Module, most: float, scale: float) -> float:
 
     Those of float16 weights are left in units of `optimizer.gradient_unit`, in which the optimizer takes them.
     """
-    if scale == 1.0 and gradient_unit(model.parameters()) == 1.0:
-        return whole(nn.utils.clip_grad_norm_(model.parameters(), most)).item()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     if not gradients:
         return 0.0
     norm = _norm(gradients) / scale
     # one factor, and so one rounding: divided by the scale first, small ones would be 0 in float16
-    torch._foreach_mul_(gradients, min(1.0, most / (norm + 1e-6)) / scale * gradient_unit(model.parameters()))
+    factor = min(1.0, most / (norm + 1e-6)) / scale * gradient_unit(model.parameters())
+    if factor != 1.0:  # most gradients are short enough, and a pass over all is a hundredth of a small model's step
+        torch._foreach_mul_(gradients, factor)
     return norm
 
 
