@@ -12,11 +12,13 @@ from sovereign.contract.model import Decoder as Shape
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def training():
-    """The module benchmarks/training.py, which stands in no package."""
-    path = Path(__file__).parent.parent / "benchmarks" / "training.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_training", path)
+SHAPE = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=16)
+
+
+def benchmark(name):
+    """Return a module of benchmarks/, which stand in no package."""
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_of_{name}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # a dataclass looks its module up
     spec.loader.exec_module(module)
@@ -24,8 +26,13 @@ def training():
 
 
 @pytest.fixture(scope="module")
+def training():
+    return benchmark("training")
+
+
+@pytest.fixture(scope="module")
 def case(training):
-    return training.Case(Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=16), 61, 4)
+    return training.Case(SHAPE, 61, 4)
 
 
 @pytest.mark.parametrize("name", ["ours", "plain", pytest.param("trainer", marks=pytest.mark.slow)])
@@ -57,3 +64,14 @@ def test_the_plain_network_is_ours(training, case):
     assert plain(inputs, targets).item() == pytest.approx(
         (ours.loss(inputs, targets) / targets.numel()).item(), abs=1e-5
     )
+
+
+def test_what_the_kernel_benchmark_compares_is_the_same_operation(capsys):
+    """Every contender's value and gradients are float64's, to float32's rounding; a kernel that left a part out would seem fast."""
+    kernels = benchmark("kernels")
+    for operation in kernels.operations(SHAPE, 61, torch.float32):
+        found = kernels.compare(operation, rounds=2)
+
+        assert len(found) >= 2
+        assert all(error < 1e-5 and ratio > 0 for ratio, error in found.values()), (operation.name, found)
+    assert capsys.readouterr().out.count("times ours") >= 4

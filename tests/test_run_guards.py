@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,16 @@ def test_a_planted_fault_stops_the_run_and_is_recorded(
 def test_without_a_fault_the_same_run_completes(tmp_path: Path) -> None:
     """The faults above are what stops those runs."""
     assert started(repository(tmp_path)) == 0
+
+
+def test_the_page_on_training_names_every_guard() -> None:
+    """What docs/training.md says may stop a run is what stops one in the code, by name."""
+    here = Path(__file__).parent.parent
+    code = "".join(path.read_text() for path in sorted((here / "src/sovereign").rglob("*.py")))
+    section = (here / "docs/training.md").read_text().split("| guard | stops on |")[1].split("\n\n")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line]
+
+    assert set(re.findall(r"`([a-z_]+)`", "".join(cells))) == set(re.findall(r'Stopped\(\s*"([a-z_]+)"', code))
 
 
 def test_weights_that_were_not_loaded_are_noticed(
