@@ -108,6 +108,7 @@ def test_the_chunked_loss_is_cross_entropy_to_the_last_digits(n, monkeypatch):
     Of 500 rows 333 count, and make two products for the weight; with the second put in place of the first, not added, its gradient is off.
     """
     monkeypatch.setattr("sovereign.model.kernels.chunk_rows", lambda vocabulary, device: 64)
+    monkeypatch.setattr("sovereign.model.kernels.BAND", 50 * 128)  # two chunks
     draw = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(rows, 16, generator=draw, dtype=torch.float64) for rows in (n, 50))
     targets = torch.randint(0, 50, (n,), generator=draw)

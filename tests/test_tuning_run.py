@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks import on_ranks
 from safetensors.torch import load_file
 from torch import nn
 from tuned import BASE, LABELS, LORA, PAIRS, SPEC, TEXT, carried_out, observed, planned, quiet, repository, rows, tuned
 
+from sovereign import attesting
 from sovereign import plan as planning
 from sovereign import run as execution
 from sovereign.canonical import Malformed, parse_yaml, read, validate
+from sovereign.cli.main import exit_of
 from sovereign.corpus.examples import IGNORED
 from sovereign.evidence.intent import Intent
 from sovereign.metrics.measure import METRICS, measure
@@ -323,6 +327,27 @@ def test_a_frozen_weight_that_moves_stops_the_run(root: Path, monkeypatch: pytes
     assert "abandoned" == concluded.outcome
     assert "not_as_asked" in concluded.reason
     assert "frozen_weights" in concluded.reason
+
+
+def begun_elsewhere(root: str) -> None:
+    """Carry out a tuned contract as one of several processes, its parent's loss doubled; print the exit code."""
+    plain = attesting.starts_as
+    attesting.starts_as = lambda expected, found: plain(2 * expected, found)
+    print(exit_of(["run", "--contract", f"{root}/contracts/t-two.yaml", "--device", "cpu", "--root", root]), flush=True)
+
+
+def test_a_tuned_run_of_two_processes_stops_as_one(root: Path, tmp_path: Path) -> None:
+    """Plant: the model is not its parent, as the first process alone sees; both stop, and the evidence says why."""
+    place = tmp_path / "repository"
+    shutil.copytree(root, place)
+    (place / "contracts/t-two.yaml").write_text(tuned("t-two", PAIRS, "lora"))
+    codes = on_ranks(begun_elsewhere, 2, str(place))
+    (folder,) = (place / "evidence/t-two").iterdir()
+    statement = json.loads((folder / "evidence.json").read_text())
+
+    assert ["8", "8"] == [printed.splitlines()[-1] for printed in codes]
+    assert "abandoned" == statement["outcome"]
+    assert "weights_not_loaded" in statement["reason"]
 
 
 def test_more_parameters_that_move_stop_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,12 +289,18 @@ class _Execution:
         return self.ranks.from_first(Concluded(self.folder, outcome, reason))
 
     def _attest(self, rows: Callable[[], attesting.Rows]) -> None:
-        """Write what a tuned model is sworn to be; raises Stopped where it is not."""
-        if self.plan.tuning is None or not self.ranks.first:
+        """Write what a tuned model is sworn to be; raises Stopped, on every process, where it is not."""
+        if self.plan.tuning is None:
             return
-        with self._cost(self.journal, "attestation"):
-            for kind, row in attesting.require(rows()):
-                self.journal.log(kind, **row)
+        fault: Stopped | None = None
+        if self.ranks.first:
+            with self._cost(self.journal, "attestation"):
+                try:
+                    for kind, row in attesting.require(rows()):
+                        self.journal.log(kind, **row)
+                except Stopped as stopped:
+                    fault = stopped
+        agreed(fault, self.ranks)
 
     def _overfit(self) -> None:
         if not self.settings.overfit_one_batch:

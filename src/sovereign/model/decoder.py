@@ -22,6 +22,7 @@ from sovereign.contract.model import Experts as Expertise
 from sovereign.model.kernels import IGNORED, attention, linear_cross_entropy, rms_norm, rotate, token_losses
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines as `rotate` takes them
+WIDE = 2**18  # a CPU multiplies long rows faster, so each head has its own table while so many cosines fit its cache
 
 
 class Linear(nn.Linear):
@@ -174,8 +175,8 @@ class Trunk(nn.Module):
         x = self.embed_tokens(ids)
         seen = None
         if cache is None:
-            # a CPU multiplies long rows faster than short ones said once
-            rotation = self.rotation(t, product_dtype(x), self.shape.heads if x.device.type == "cpu" else 1)
+            heads = self.shape.heads if x.device.type == "cpu" else 1
+            rotation = self.rotation(t, product_dtype(x), heads if t * heads * self.shape.head_dim <= WIDE else 1)
             seen = self.seen(ids)
         else:
             cos, sin = self.rotation(cache.room, product_dtype(x))

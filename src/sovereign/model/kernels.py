@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SEVERAL = 8  # chunks of logits that a CPU makes in one product: 16 MiB of bfloat16 at most
+CACHED = 2**20  # logits that a CPU passes over together: 4 MiB of float32 stay in its cache
+BAND = 8 * CACHED  # logits that a CPU makes in one product: 16 MiB of bfloat16, and more only where 64 tokens' are more
 SUMMED = 512  # tokens whose slopes are summed in float16, which ends at 65504; the loss is scaled only afterwards
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
@@ -51,7 +52,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_hidden, to_weight = torch.empty_like(hidden), torch.empty_like(weight) if of_weight else None
         chunk = min(len(hidden), chunk_rows(len(weight), hidden.device))
         # what passes over logits fits a CPU's cache; products, and what becomes of the weight's, are better longer
-        band = min(len(hidden), SEVERAL * chunk) if hidden.device.type == "cpu" else chunk
+        band = min(len(hidden), max(chunk, BAND // len(weight))) if hidden.device.type == "cpu" else chunk
         if hidden.dtype == torch.float16:
             band = min(band, SUMMED)
         # the same memory every time: fresh pages cost a CPU more than the arithmetic on them
@@ -313,6 +314,5 @@ def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 def chunk_rows(vocabulary: int, device: torch.device) -> int:
     """Return how many rows of logits to hold at once."""
-    # on a CPU 4 MiB of float32, so that the passes over them stay in its cache; a GPU wants few, large kernels
-    logits = 2**20 if device.type == "cpu" else 2**28
+    logits = CACHED if device.type == "cpu" else 2**28  # a GPU wants few, large kernels
     return max(64, logits // vocabulary)
