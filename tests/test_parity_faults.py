@@ -168,7 +168,7 @@ FAULTS = [
           edits(**{f"blk_{at}_attn_{part}": unrotated for at in (0, 1) for part in "qk"})),
     Fault("q permutation missing, one layer", "f32", layer(1, Q), "rope permutation missing", edits(blk_1_attn_q=unrotated)),
     Fault("k permutation missing, one layer", "f32", layer(1, K), "rope permutation missing", edits(blk_1_attn_k=unrotated)),
-    Fault("rope base 500,000", "f32", "layer 0 q_rope", "rope base 500000 ", {"metadata": {"llama.rope.freq_base": 500000.0}}),
+    Fault("rope base 500,000", "f32", "layer 0 q_rope", r"rope base (49999|50000)\d ", {"metadata": {"llama.rope.freq_base": 500000.0}}),
     Fault("rope base 5 % off", "f32", "layer 0 q_rope", "rope base 10500 ", {"metadata": {"llama.rope.freq_base": 10500.0}}),
     Fault("norm epsilon 1e-3", "f32", layer(0, ATTN_NORM), "epsilon 0.001", {"metadata": {"llama.attention.layer_norm_rms_epsilon": 1e-3}}),
     Fault("norm epsilon 1e-6", "f32", layer(0, ATTN_NORM), "epsilon 1e-06", {"metadata": {"llama.attention.layer_norm_rms_epsilon": 1e-6}}),
