@@ -67,12 +67,12 @@ def test_the_plain_network_is_ours(training, case):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
-def test_what_the_kernel_benchmark_compares_is_the_same_operation(dtype, bound, capsys):
+def test_what_the_benchmark_of_operations_compares_is_the_same_operation(dtype, bound, capsys):
     """Every contender's value and gradients are float64's, to rounding; a kernel that left a part out would seem fast."""
-    kernels = benchmark("kernels")
-    seen = kernels.operations(SHAPE, 61, dtype)
+    written = benchmark("operations")
+    seen = written.operations(SHAPE, 61, dtype)
     for operation in seen:
-        found = kernels.compare(operation, rounds=2)
+        found = written.compare(operation, rounds=2)
 
         assert len(found) >= 2
         assert all(max(one.of_value, one.of_gradients) < bound for one in found.values()), (operation.name, found)

@@ -1,6 +1,6 @@
 """What each operation of `sovereign.model.kernels` costs beside torch's own, forward and back together.
 
-    python benchmarks/kernels.py [--quick] [--rounds N] [--shape 5m|25m] [--precision bf16|fp32]
+    python benchmarks/operations.py [--quick] [--rounds N] [--shape 5m|25m] [--precision bf16|fp32]
 
 The claim is that of the module: each stands there because the plain form wastes time or memory in a training step. All
 contenders take the same leaves and the same slope, in the same round, each of them first in turn; what is reported is the
