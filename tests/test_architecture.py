@@ -41,7 +41,7 @@ MAY["plan"] = {
     "training",
     "tuning",
 }
-MAY["fitting"] = {"contract", "model", "training"}
+MAY["fitting"] = {"contract", "model", "training", "tuning"}
 MAY["probing"] = MAY["plan"] | {"plan"}
 MAY["attesting"] = MAY["plan"] | {"plan"}
 MAY["surveying"] = {*MAY["attesting"], "attesting"}

@@ -30,6 +30,17 @@ def some(count: int) -> list[Encoded]:
     return [Encoded(f"{at:016x}", np.arange(at + 1), np.full(at + 1, at)) for at in range(count)]
 
 
+@given(st.integers(2, 80), st.integers(1, 6))
+def test_batches_have_no_more_lengths_than_are_counted(count: int, sequences: int) -> None:
+    """Over a pass of single examples every length that is counted occurs, and larger batches have no others."""
+    single = ExampleStream(some(count), 1, 0)
+    seen = {single.batch(step).inputs.shape[1] for step in range(1, count + 1)}
+    wide = ExampleStream(some(count), sequences, 0)
+
+    assert len(seen) == single.lengths == wide.lengths
+    assert {wide.batch(step).inputs.shape[1] for step in range(1, count // sequences + 1)} <= seen
+
+
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 5))
 def test_every_pass_shows_every_example_once(count: int, sequences: int, seed: int) -> None:
     """Over whole passes each example is consumed equally often, whatever the batch; the exposures say so."""

@@ -10,7 +10,16 @@ from safetensors.torch import save_file
 
 from sovereign.contract.model import Decoder as Shape
 from sovereign.model.decoder import Cache, build, hf_config
-from sovereign.model.kernels import IGNORED, KEPT, _CpuAttention, linear_cross_entropy, rms_norm, rotate, token_losses
+from sovereign.model.kernels import (
+    IGNORED,
+    KEPT,
+    _CpuAttention,
+    attention,
+    linear_cross_entropy,
+    rms_norm,
+    rotate,
+    token_losses,
+)
 from sovereign.training.checkpoint import weights
 
 TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=32)
@@ -185,13 +194,12 @@ def test_a_rotation_is_that_of_complex_numbers_and_its_gradient_turns_back():
     assert torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), (x,))
 
 
-@pytest.mark.parametrize("positions", [150, KEPT, KEPT + 44], ids=["short", "kept", "anew"])
+@pytest.mark.parametrize("positions", [150, KEPT], ids=["in blocks and a part", "as many as are kept"])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(8, 4), (4, 4), (8, 1)])
 def test_attention_in_bf16_has_the_value_and_gradients_of_attention(heads, kv_heads, positions):
     """What is written out is as near the float64 value and gradient as bf16 lets it be, and exact in float32.
 
-    In whole blocks of queries and a part of one, with weights kept and made anew; with the mask left out, or a block's
-    keys cut short, it is far off.
+    With the mask left out, or a block's keys cut short, it is far off.
     """
     draw = torch.Generator().manual_seed(0)
     q, k, v, slope = (
@@ -211,6 +219,17 @@ def test_attention_in_bf16_has_the_value_and_gradients_of_attention(heads, kv_he
             error = (found.double() - wanted).norm() / wanted.norm()
 
             assert error < bound
+
+
+@pytest.mark.parametrize("positions", [KEPT, KEPT + 1])
+def test_attention_over_many_positions_is_torchs(positions):
+    """As many weights as are kept are ours; beyond, where they would fill the memory, it is SDPA to the bit."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, n, positions, 8, generator=draw).bfloat16().requires_grad_() for n in (2, 1, 1))
+    found, torchs = attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    assert (type(found.grad_fn).__name__ == "_CpuAttentionBackward") == (positions == KEPT)
+    assert torch.equal(found, torchs) == (positions > KEPT)
 
 
 def test_autocast_rounds_no_score():

@@ -22,7 +22,7 @@ from sovereign.model.decoder import Experts as Mixture
 from sovereign.model.kernels import _with_sinks, attention, linear_cross_entropy, rms_norm, rotate
 from sovereign.training.checkpoint import weights, weights_digest
 from sovereign.training.evaluation import evaluate
-from sovereign.training.memory import training_bytes
+from sovereign.training.memory import taken
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.recompute import recompute_layers
 
@@ -497,7 +497,7 @@ def test_memory_is_predicted_for_experts_without_computing():
     """Shapes alone tell the memory of a training step, where routing would need values."""
     settings = Training(steps=2, sequences=2, schedule=Schedule(kind="constant", peak=1e-3))
     found = [
-        training_bytes(lambda name=name: build(OPTIONS[name], V, 0, END), settings, 2, 32, "fp32", "cpu")
+        taken(lambda name=name: build(OPTIONS[name], V, 0, END), settings, 2, 32, "fp32", "cpu").tensors
         for name in ("plain", "all")
     ]
 

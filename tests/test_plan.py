@@ -17,8 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.training import Adamw8bit, Muon, Schedule, Training
 from sovereign.model.decoder import build
-from sovereign.plan import HEAP, LIBRARIES
-from sovereign.training.memory import forget_peak, peak_bytes, resident_bytes, training_bytes
+from sovereign.training.memory import expected_peak, forget_peak, peak_bytes, taken
 
 CPU = torch.device("cpu")
 SMALL = {"hidden": 256, "layers": 4, "heads": 8, "kv_heads": 4, "ffn": 768, "context": 256}
@@ -55,10 +54,8 @@ def measure(shape: dict[str, int], vocabulary: int, precision: Any, asked: dict[
             drawn = np.random.default_rng(step).integers(0, vocabulary, (settings.sequences, form.context + 1))
             return Windows(drawn, np.arange(len(drawn)) + step)
 
-    tensors = training_bytes(
-        lambda: build(form, vocabulary, 0), settings, settings.sequences, form.context, precision, "cpu"
-    )
-    predicted = int(resident_bytes() + LIBRARIES + HEAP * tensors)
+    needed = taken(lambda: build(form, vocabulary, 0), settings, settings.sequences, form.context, precision, "cpu")
+    predicted = expected_peak(needed)
     forget_peak(CPU)
     model = build(form, vocabulary, 0)
     train(
@@ -84,7 +81,7 @@ def test_what_takes_memory_is_counted() -> None:
     """State, activations, their recomputation and micro-batches each move the prediction as they must."""
 
     def tensors(**asked: Any) -> int:
-        return training_bytes(lambda: build(form, 512, 0), training(asked), asked["sequences"], 64, "fp32", "cpu")
+        return taken(lambda: build(form, 512, 0), training(asked), asked["sequences"], 64, "fp32", "cpu").tensors
 
     form = Shape(hidden=64, layers=4, heads=4, kv_heads=2, ffn=128, context=64)
     state = form.parameters(512) * 16
@@ -104,7 +101,7 @@ def test_two_kinds_of_moments_are_smaller() -> None:
     def tensors(optimizer: Any = None) -> int:
         more = {"optimizer": optimizer} if optimizer else {}
         settings = Training(steps=2, sequences=1, schedule=schedule, **more)
-        return training_bytes(lambda: build(form, 64, 0), settings, 1, 16, "fp32", "cpu")
+        return taken(lambda: build(form, 64, 0), settings, 1, 16, "fp32", "cpu").tensors
 
     assert tensors(Adamw8bit(kind="adamw8bit")) < tensors(Muon(kind="muon")) < tensors()
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ranks import on_ranks
 from safetensors.torch import load_file
+from test_run import sovereign
 from torch import nn
 from tuned import BASE, LABELS, LORA, PAIRS, SPEC, TEXT, carried_out, observed, planned, quiet, repository, rows, tuned
 
@@ -29,10 +30,11 @@ from sovereign.model import kernels
 from sovereign.model.adapters import merged
 from sovereign.plan import Refused
 from sovereign.planted.swapping import swapped
+from sovereign.quantization.nf4 import BITS
 from sovereign.spec.criterion import Spec
 from sovereign.training.device import DTYPES, Precision, Unavailable, choose_precision
 from sovereign.training.scaling import LossScale
-from sovereign.tuning import Tuning
+from sovereign.tuning import Tuning, packed_away
 
 SOURCES = {
     "full": PAIRS,
@@ -104,6 +106,57 @@ def test_each_method_is_what_was_asked(folders: dict[str, Path], name: str) -> N
     assert dict.fromkeys(wanted, 0.0) == {key: values[key] for key in wanted}
     assert str(TRAINABLE[name]) == counted["trainable_parameters"]
     assert {"loaded_tensors", "parent_loss", "frozen_weights"} <= counted.keys()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_outline_is_the_model_without_its_content(root: Path, name: str) -> None:
+    """Every tensor has its shape and dtype, and moves or not, as in the model that is trained; four bits save what they do."""
+    plan = planned(root, tuned(f"t-{name}", SOURCES[name], name))
+    assert plan.tuning is not None
+    outline, model = plan.tuning.outline(), plan.fresh()
+    packed = {
+        path for path, weight in model.named_parameters() if type(weight).__name__ == "Params4bit"
+    }  # two weights a byte
+
+    def said(one: nn.Module) -> dict[str, tuple[object, ...]]:
+        shown = {path: weight for path, weight in one.named_parameters() if path not in packed}
+        return {path: (weight.shape, weight.dtype, weight.requires_grad) for path, weight in shown.items()}
+
+    assert all(weight.is_meta for weight in outline.parameters())
+    assert said(outline) == said(model)
+    wide = sum(outline.get_parameter(path).numel() for path in packed)
+    assert packed_away(outline, plan.tuning.method) == pytest.approx((4 - BITS / 8) * wide, abs=len(packed))
+    assert plan.training_bytes > 4 * (sum(weight.numel() for weight in outline.parameters()) - wide)
+
+
+PREDICTED = BASE.replace(
+    "{hidden: 64, layers: 2, heads: 4, kv_heads: 2, ffn: 64", "{hidden: 256, layers: 4, heads: 8, kv_heads: 4, ffn: 768"
+)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository whose base is of a size that training is seen to take memory."""
+    place = repository(tmp_path_factory.mktemp("large") / "repository")
+    (place / "contracts/toy.yaml").write_text(PREDICTED.replace("steps: 60", "steps: 30"))
+    for name, source in SOURCES.items():
+        written = tuned(f"t-{name}", source, name).replace("precision: fp32", "precision: auto")
+        (place / f"contracts/t-{name}.yaml").write_text(written.replace("sequences: 4", "sequences: 16"))
+    ran = sovereign(place, "run", "--contract", str(place / "contracts/toy.yaml"), "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_predicted_peak_of_a_tuned_run_is_the_measured_one(large: Path, name: str) -> None:
+    """Within 15 %, for every method: weights whole, packed, adapted and grown; batches of one length and of several."""
+    ran = sovereign(large, "run", "--contract", str(large / f"contracts/t-{name}.yaml"), "--device", "cpu")
+    assert ran.returncode == 0, ran.stderr
+    (folder,) = (large / f"evidence/t-{name}").iterdir()
+    found = {one.metric: one.value for one in measure(observed(folder), METRICS)[0]}
+
+    assert found["training/memory_error"] < 0.15
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "rows", "labels-full"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sovereign.contract.contract import Contract
-from sovereign.contract.method import Embeddings, Full, Qlora
 from sovereign.contract.training import Adamw, Adamw8bit, Training
-from sovereign.model import adapters
 from sovereign.model.decoder import build
-from sovereign.model.pretrained import FAMILIES, Pretrained, Unfit
+from sovereign.model.pretrained import Unfit, outlined
 from sovereign.training.device import keep_as
-from sovereign.training.memory import training_bytes
+from sovereign.training.memory import taken
+from sovereign.tuning import Language, made, packed_away
 
 GIB = 2**30
 # a card that is sold as 16 GB has about 15.6 GiB; a process's context and the libraries' workspaces take half of one, and
 # an allocator leaves holes
 CONTEXT, HOLES = 0.9 * GIB, 0.05
-NF4_BITS = 4.127  # a weight, its share of doubly quantized scales included (Dettmers et al. 2023, section 3)
 
 
 Switch = tuple[str, dict[str, Any]]  # what it is called, and the settings it changes
@@ -57,8 +53,8 @@ def fits(contract: Contract, root: Path, card_gib: float) -> Iterator[Fit]:
         (thrown if on else open_).append((name, settings))
 
     def fit(changed: tuple[str, ...], settings: Training) -> Fit:
-        taken = needed(contract.model_copy(update={"training": settings}), root)
-        return Fit(changed, taken, taken <= most)
+        tensors = needed(contract.model_copy(update={"training": settings}), root)
+        return Fit(changed, tensors, tensors <= most)
 
     yield (whole := fit((), training))
     if whole.fits:
@@ -103,37 +99,20 @@ def _switches(training: Training) -> Iterator[tuple[str, bool, dict[str, Any]]]:
 
 def needed(contract: Contract, root: Path) -> int:
     """Return the most bytes of tensors alive at once: two updates of the very model, on tensors without content."""
-    training = contract.training
-    micro = training.micro_batch or training.sequences
+    training, method = contract.training, contract.tuned
     with torch.device("meta"):  # PEFT moves what it attaches, which tensors without content allow nowhere else
-        model = _skeleton(contract, root)
-        saved = _frozen(model, contract)
-    taken = training_bytes(
-        lambda: model, training, min(training.sequences, 2 * micro), contract.context,
+        base = _skeleton(contract, root)
+        model = made(base, method, 0, labels=2) if method else base
+        keep_as(model, training.weights)
+        saved = packed_away(model, method)
+    whole = taken(
+        lambda: model, training, training.sequences, contract.context,
         "bf16" if training.precision == "auto" else training.precision, "cpu",
     )  # fmt: skip
-    return taken - saved
+    return whole.tensors - saved
 
 
-def _frozen(model: nn.Module, contract: Contract) -> int:
-    """Let only those weights move that the method moves; return the bytes that four bits save."""
-    method, weights = contract.tuned, contract.training.weights
-    if isinstance(method, Embeddings):
-        model.requires_grad_(False)
-        for weight in (*model.net.get_input_embeddings().parameters(), *model.lm_head.parameters()):  # type: ignore[operator,union-attr]
-            weight.requires_grad_(True)
-    elif method is not None and not isinstance(method, Full) and method.adapter is not None:
-        adapters.attach(model, method.adapter, seed=0)
-    keep_as(model, weights)
-    if not isinstance(method, Qlora):
-        return 0
-    # its kernels know no tensors without content
-    inside: list[Any] = [model.get_submodule(name) for name in adapters.layer_matrices(model)]
-    still = [one.weight for one in inside if not one.weight.requires_grad]
-    return sum(int(weight.numel() * (weight.element_size() - NF4_BITS / 8)) for weight in still)
-
-
-def _skeleton(contract: Contract, root: Path) -> nn.Module:
+def _skeleton(contract: Contract, root: Path) -> Language:
     """Return the model without its weights; raises Unfit where nobody says its shape."""
     method = contract.tuned
     if method is None:
@@ -152,15 +131,4 @@ def _skeleton(contract: Contract, root: Path) -> nn.Module:
         raise Unfit(
             f"method.base.config: say where the config.json of {base.hub} stands; nothing is fetched for a size"
         )
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        kind = found.pop("model_type", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise Unfit(f"{path}: no readable config.json: {error}") from None
-    if kind not in FAMILIES:
-        raise Unfit(f"{path}: model_type {kind!r}; known here are {', '.join(FAMILIES)}")
-    from transformers import AutoConfig, AutoModelForCausalLM  # seconds, for those who ask
-
-    config: Any = AutoConfig.for_model(kind, **found)
-    made: Any = AutoModelForCausalLM
-    return Pretrained(made.from_config(config, trust_remote_code=False))
+    return outlined(path)

@@ -29,15 +29,11 @@ from sovereign.stopping import LEAST
 from sovereign.training import optimizer
 from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision, keep_as
 from sovereign.training.distributed import ALONE, Ranks
-from sovereign.training.memory import resident_bytes, training_bytes
+from sovereign.training.memory import Taken, expected_peak, taken
 from sovereign.training.speed import Peak, matrix_peak, step_seconds
-from sovereign.tuning import Tuning, data_for, find
+from sovereign.tuning import Tuning, data_for, find, packed_away
 
 Told = Callable[[str, int, int], None]
-# what a process on a CPU grew by beyond its tensors, over eleven shapes, precisions and batches of 3 to 40M parameters:
-# kernels that are loaded when first used, and holes in the heap
-LIBRARIES = 30 * 2**20
-HEAP = 1.2
 
 
 @dataclass(frozen=True)
@@ -143,26 +139,34 @@ class Plan:
         return self.trainable * (2 * size + (moments * size // 4 if training.optimizer.kind == "adamw" else moments))
 
     @cached_property
+    def taken(self) -> Taken:
+        """What training takes at its worst moment, on one process; fsdp shares weights, gradients and moments."""
+        training, longest = self.contract.training, self.contract.context
+        build: Callable[[], nn.Module] = self.fresh
+        saved = 0.0
+        if self.tuning is not None:
+            model = self.tuning.outline()
+            keep_as(model, training.weights)
+            build, saved = (lambda: model), packed_away(model, self.tuning.method)
+        if isinstance(self.stream, ExampleStream):
+            longest = self.stream.longest
+        if training.distributed == "fsdp":
+            saved += self.state_bytes * (1 - 1 / self.processes)
+        share = max(1, training.sequences // self.processes)
+        whole = taken(build, training, share, longest, self.precision, self.device.type)
+        return replace(whole, tensors=int(whole.tensors - saved))
+
+    @property
     def training_bytes(self) -> int:
-        """Bytes of all tensors alive at the worst moment of training, on one process; fsdp shares their state."""
-        training = self.contract.training
-        if (
-            self.tuning is not None
-        ):  # PEFT and bitsandbytes know no tensors without content: state, and what a token keeps
-            return int(self.state_bytes + self.tuning.kept_bytes(training, self.contract.context))
-        whole = training_bytes(
-            self.fresh, training,
-            max(1, training.sequences // self.processes), self.contract.context, self.precision, self.device.type,
-        )  # fmt: skip
-        shared = self.state_bytes * (1 - 1 / self.processes) if training.distributed == "fsdp" else 0
-        return int(whole - shared)
+        """Bytes of all tensors alive at the worst moment of training, on one process."""
+        return self.taken.tensors
 
     @cached_property
     def peak_bytes(self) -> int:
         """Memory of one process while it trains: on a CPU with what this process, which has planned, holds already."""
         if self.device.type != "cpu":
             return self.training_bytes
-        return int(resident_bytes() + LIBRARIES + HEAP * self.training_bytes)
+        return expected_peak(self.taken, self.stream.lengths if isinstance(self.stream, ExampleStream) else 1)
 
     @property
     def probe_flops(self) -> float:

@@ -44,7 +44,7 @@ from sovereign.training.distributed import ALONE, Ranks, shard
 from sovereign.training.evaluation import evaluate, evaluate_examples
 from sovereign.training.guards import SPIKE_STEPS, Stopped, agreed
 from sovereign.training.loop import stall_notice, train
-from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes
+from sovereign.training.memory import device_peak_bytes, forget_peak, peak_bytes, settle
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.placement import placement
 from sovereign.training.probes import overfit_one_batch
@@ -320,6 +320,7 @@ class _Execution:
 
     def _train(self) -> None:
         self._peak()
+        settle()
         forget_peak(self.plan.device)
         self._look_for_a_rise()
         if not self.risen:  # a run that had enough may have been cut off before it closed

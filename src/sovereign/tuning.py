@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sovereign.canonical import Malformed, Problem, digest, digest_file, read, write_atomic
@@ -15,7 +16,6 @@ from sovereign.contract.contract import Contract
 from sovereign.contract.data import HubTokenizer, ImportedTokenizer
 from sovereign.contract.method import Classification, Embeddings, Full, Qlora, Tuned
 from sovereign.contract.model import Decoder as Shape
-from sovereign.contract.training import Training
 from sovereign.corpus import tokens, vocabulary
 from sovereign.corpus.build import Corpus, Told, build
 from sovereign.corpus.examples import ExampleSet, build_examples
@@ -25,8 +25,17 @@ from sovereign.model.attestation import trainable_parameters
 from sovereign.model.classifier import Classifier
 from sovereign.model.decoder import Decoder
 from sovereign.model.embeddings import embedding, grow, tied
-from sovereign.model.pretrained import Pretrained, Unfit, accounted, decoder_shapes, load_decoder, load_folder, shapes
-from sovereign.quantization.nf4 import BLOCK, quantize
+from sovereign.model.pretrained import (
+    Pretrained,
+    Unfit,
+    accounted,
+    decoder_shapes,
+    load_decoder,
+    load_folder,
+    outlined,
+    shapes,
+)
+from sovereign.quantization.nf4 import BITS, BLOCK, quantize
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 HEADS = ("lm_head.weight",)
@@ -98,17 +107,6 @@ class Tuning:
         """The base, as people name it."""
         return self.parent.name if self.parent else str(self.method.base)
 
-    def kept_bytes(self, training: Training, context: int) -> int:
-        """Return bytes of the activations kept for the backward pass of a micro-batch, roughly.
-
-        Some 34 values of the hidden width a layer and token, of four bytes (Korthikanti et al. 2022, section 4.1, without
-        the attention scores, which are not kept); a fraction where each layer is computed again.
-        """
-        layers = len({found[1] for name in self.shapes if (found := adapters.LAYER.search(name))})
-        tokens_ = (training.micro_batch or training.sequences) * context
-        kept = 2 if training.activation_checkpointing else 17
-        return tokens_ * self.hidden * layers * kept * 4
-
     def base(self) -> Language:
         """Return the base as it was saved, on the CPU; raises Unfit naming every tensor that is not in place."""
         if self.shape is None:
@@ -119,29 +117,18 @@ class Tuning:
         return load_decoder(self.shape, rows, self.end_of_text, self.parent.weights)
 
     def model(self, seed: int) -> nn.Module:
-        """Return the model that is trained: the base with what the method adds, and only what it moves movable.
+        """Return the model that is trained; raises adapters.Unattached where it is not what the contract asks for."""
+        return made(self.base(), self.method, seed, self.pieces, self.labels)
 
-        Raises adapters.Unattached where the live model is not what the contract asks for.
-        """
-        base, method = self.base(), self.method
-        if isinstance(method, Full):
-            return base
-        if isinstance(method, Embeddings):
-            base.requires_grad_(False)
-            _move_rows(base, method, self.pieces)
-            return base
-        if isinstance(method, Classification):
-            whole = Classifier(base, self.hidden, self.labels, seed)
-            if not tied(base):
-                _without_head(base)
-            if method.adapter is not None:
-                adapters.attach(whole, method.adapter, seed)
-                whole.score.requires_grad_(True)
-            return whole
-        if isinstance(method, Qlora):
-            quantize(base, adapters.layer_matrices(base), double=method.double_quantization)
-        adapters.attach(base, method.adapter, seed)
-        return base
+    def outline(self) -> nn.Module:
+        """Return the same model on the device "meta": shapes and dtypes, and no content."""
+        with torch.device("meta"):
+            if self.shape is not None:
+                base: Language = Decoder(self.shape, self.rows - len(self.pieces), self.end_of_text)
+            else:
+                assert self.folder is not None
+                base = outlined(self.folder / "config.json")
+            return made(base, self.method, 0, self.pieces, self.labels)
 
     @property
     def expected_trainable(self) -> int:
@@ -165,6 +152,42 @@ def _size(shape: Sequence[int]) -> int:
     for one in shape:
         size *= one
     return size
+
+
+def made(base: Language, method: Tuned, seed: int, pieces: Sequence[Sequence[int]] = (), labels: int = 0) -> nn.Module:
+    """Return what a method makes of a base, in place: with what it adds, and only what it moves movable.
+
+    On the device "meta", which has nothing to pack, matrices of four bits stay as wide as they were (`packed_away`).
+    Raises adapters.Unattached where the live model is not what the method asks for.
+    """
+    if isinstance(method, Full):
+        return base
+    if isinstance(method, Embeddings):
+        base.requires_grad_(False)
+        _move_rows(base, method, pieces)
+        return base
+    rows: Any = embedding(base).weight
+    if isinstance(method, Classification):
+        whole = Classifier(base, rows.shape[1], labels, seed)
+        if not tied(base):
+            _without_head(base)
+        if method.adapter is not None:
+            adapters.attach(whole, method.adapter, seed)
+            whole.score.requires_grad_(True)
+        return whole
+    if isinstance(method, Qlora) and not rows.is_meta:
+        quantize(base, adapters.layer_matrices(base), double=method.double_quantization)
+    adapters.attach(base, method.adapter, seed)
+    return base
+
+
+def packed_away(model: nn.Module, method: Tuned | None) -> int:
+    """Return the bytes that the frozen matrices of a model on "meta" lose when they are packed into four bits."""
+    if not isinstance(method, Qlora):
+        return 0
+    inside: list[Any] = [model.get_submodule(name) for name in adapters.layer_matrices(model)]
+    still = [one.weight for one in inside if not one.weight.requires_grad]
+    return sum(int(weight.numel() * (weight.element_size() - BITS / 8)) for weight in still)
 
 
 def _move_rows(base: Language, method: Embeddings, pieces: Sequence[Sequence[int]]) -> None:

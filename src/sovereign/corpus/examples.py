@@ -517,6 +517,11 @@ class ExampleStream:
     def per_pass(self) -> int:
         return len(self.examples)
 
+    @property
+    def lengths(self) -> int:
+        """How many lengths a batch may have: each is a multiple of PADDED_TO, the longest example's apart."""
+        return len({-(-len(one.inputs) // PADDED_TO) for one in self.examples})
+
     def capacity(self) -> int:
         """Return how many examples may be consumed over all passes."""
         return math.floor(self.per_pass * self.most_passes)

@@ -15,26 +15,35 @@ class Classifier(nn.Module):
     def __init__(self, language: nn.Module, hidden: int, labels: int, seed: int):
         super().__init__()
         self.language = language
-        self.score = nn.utils.skip_init(nn.Linear, hidden, labels, bias=False)
-        with torch.no_grad():
-            self.score.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
+        where = next(language.parameters()).device
+        self.score = nn.utils.skip_init(nn.Linear, hidden, labels, bias=False, device=where)
+        if not self.score.weight.is_meta:
+            with torch.no_grad():
+                self.score.weight.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(seed))
 
     def logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the logits [n, labels] of the n positions that have a target, in float32."""
+        """Return the logits [b, labels] at the one place of each text [b, t] that has a target, in float32."""
         hidden = self.language.hidden(inputs)  # type: ignore[operator]
-        return self.score(hidden[targets != IGNORED]).float()
+        return self.score(hidden[torch.arange(len(hidden), device=hidden.device), _place(targets)]).float()
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss in nats, summed over the texts."""
-        return F.cross_entropy(self.logits(inputs, targets), targets[targets != IGNORED], reduction="sum")
+        return self._losses(inputs, targets).sum()
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss at each place [b, t] in nats, 0 where no target stands; no gradient."""
-        found = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
         with torch.no_grad():
-            wanted = targets[targets != IGNORED]
-            found[targets != IGNORED] = F.cross_entropy(self.logits(inputs, targets), wanted, reduction="none")
-        return found
+            found = self._losses(inputs, targets)
+            return found.new_zeros(targets.shape).scatter(1, _place(targets)[:, None], found[:, None])
+
+    def _losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        label = targets.gather(1, _place(targets)[:, None]).squeeze(1)
+        return F.cross_entropy(self.logits(inputs, targets), label, reduction="none", ignore_index=IGNORED)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         return self.logits(inputs, targets)
+
+
+def _place(targets: Tensor) -> Tensor:
+    """Return where in each of `targets` [b, t] its label stands, [b]; 0 where none does."""
+    return (targets != IGNORED).int().argmax(1)

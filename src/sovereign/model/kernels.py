@@ -99,7 +99,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks
         return _with_sinks(q, k, v, seen, sinks)
     if seen is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[2] <= KEPT:
         return _CpuAttention.apply(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
@@ -124,37 +124,34 @@ def _with_sinks(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sinks: Tensor) ->
     return mixed[..., :d]
 
 
-KEPT = 256  # positions up to which attention weights are kept: 0.6 MiB a sequence and layer of eight heads, at most
+KEPT = 512  # positions up to which attention weights are kept: 2.3 MiB a sequence and layer of eight heads, at most
 
 
 class _CpuAttention(torch.autograd.Function):
-    """Attention in batched matrix products, a block of queries with all keys up to its last at a time.
+    """Attention over few positions in batched matrix products, a block of queries with all keys up to its last at a time.
 
-    The weights of few positions are computed once and kept for the way back. Of many they would fill the memory: there
-    SDPA goes forward, and the way back, at less than half the time of torch's blocks of 32 rows, makes them anew.
+    Its weights are computed once and kept for the way back. Those of many positions would fill the memory; SDPA, which
+    makes them anew, takes those.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if q.shape[2] <= KEPT:
-            with torch.autocast(q.device.type, enabled=False):  # it would round the scores
-                mixed, weights = _mixed_and_weights(q, k, v)
-            ctx.save_for_backward(q, k, v, mixed, *weights)
-            return mixed
-        mixed, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True)
-        ctx.save_for_backward(q, k, v, mixed, log_sums.unsqueeze(-1))
+        with torch.autocast(q.device.type, enabled=False):  # it would round the scores
+            mixed, weights = _mixed_and_weights(q, k, v)
+        ctx.save_for_backward(q, k, v, mixed, *weights)
         return mixed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, mixed, *known = ctx.saved_tensors
+        q, k, v, mixed, *kept = ctx.saved_tensors
         kv_heads, d = k.shape[1], q.shape[-1]
         scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
+        # what is subtracted of every slope joins the product as two more columns, high and low part, because a float32 sum
+        # of bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4)
         towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
         slopes = _two_more(_sharing(slope, kv_heads), -_sharing(towards, kv_heads))
         queries, values, scaled = _sharing(q, kv_heads).contiguous(), _two_more(v), (k * scale).contiguous()
-        kept = iter(known) if q.shape[2] <= KEPT else _weights_anew(q, k, known[0])
         to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
         for (rows, block), weights in zip(_blocks(q), kept, strict=True):
             before, shape = slice(block.stop), (-1, kv_heads, block.stop, d)
@@ -188,23 +185,6 @@ def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Te
         _sharing(mixed, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
         kept.append(weights)
     return mixed, kept
-
-
-def _weights_anew(q: Tensor, k: Tensor, log_sums: Tensor) -> Iterator[Tensor]:
-    """Yield the weights of each block [some, queries, keys], as exp(q·k - log-sum-exp).
-
-    What is to be subtracted joins the product as two more columns, high and low part, because a float32 sum of
-    bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4, for
-    the rest).
-    """
-    kv_heads = k.shape[1]
-    queries = _two_more(_sharing(q * q.shape[-1] ** -0.5, kv_heads), -_sharing(log_sums, kv_heads))
-    keys = _two_more(k)
-    for rows, block in _blocks(q):
-        some = queries[rows, :, block]
-        scores = torch.bmm(_matrices(some), _matrices(keys[rows, :, : block.stop]).mT)
-        scores[..., block] += _hiding(some)
-        yield scores.exp_()
 
 
 def _sharing(x: Tensor, kv_heads: int) -> Tensor:

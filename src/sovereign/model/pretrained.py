@@ -168,6 +168,22 @@ def load_folder(folder: Path) -> Pretrained:
     return Pretrained(net)
 
 
+def outlined(file: Path) -> Pretrained:
+    """Return the model that a config.json describes, as wide as it says and drawn at random; raises Unfit."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        kind = found.pop("model_type", None)
+    except (OSError, ValueError, AttributeError) as error:
+        raise Unfit(f"{file}: no readable config.json: {error}") from None
+    if kind not in FAMILIES:
+        raise Unfit(f"{file}: model_type {kind!r}; known here are {', '.join(FAMILIES)}")
+    from transformers import AutoConfig, AutoModelForCausalLM  # seconds, for those who ask
+
+    config: Any = AutoConfig.for_model(kind, **found)
+    builder: Any = AutoModelForCausalLM
+    return Pretrained(builder.from_config(config, trust_remote_code=False))
+
+
 def _config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "config.json").read_text("utf-8"))

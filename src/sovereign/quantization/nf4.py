@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 BLOCK = 64  # weights that share a magnitude
+BITS = 4.127  # a weight, its share of doubly quantized magnitudes included
 
 
 class Unavailable(Exception):

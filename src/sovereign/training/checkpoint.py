@@ -84,7 +84,8 @@ def save(
 def _written(tensor: Tensor, ranks: Ranks) -> Tensor:
     """Return a tensor whole where it is written, and nothing of it elsewhere."""
     complete = whole(tensor)
-    return complete.contiguous() if ranks.first else torch.empty(0)
+    # off the device one by one: a GPU that shares a model has no room for all of it
+    return complete.cpu().contiguous() if ranks.first else torch.empty(0)
 
 
 def _write(final: Path, tensors: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any]) -> None:

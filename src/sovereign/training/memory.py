@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,21 @@ from sovereign.training.device import Precision, multiplying
 from sovereign.training.optimizer import optimizer_for
 from sovereign.training.recompute import recompute_layers
 
+PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm)
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# what a process on a CPU grew by beyond its tensors, over shapes, precisions, batches and methods of 3 to 40M parameters:
+# kernels that are loaded when first used, the code that oneDNN compiles for each size of product, and holes in the heap
+LIBRARIES = 50 * 2**20
+PRODUCT = 0.6 * 2**20
+HEAP = 1.2
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What training takes: bytes of tensors alive at once, and matrix products of so many kinds and sizes, fp32 left out."""
+
+    tensors: int
+    products: int
 
 
 class _Tally(TorchDispatchMode):
@@ -30,9 +47,12 @@ class _Tally(TorchDispatchMode):
         super().__init__()
         self.alive = self.peak = 0
         self.seen: set[int] = set()
+        self.products: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        if func.overloadpacket in PRODUCTS and made.dtype != torch.float32:
+            self.products.add((func, *((tuple(one.shape), one.stride()) for one in args if isinstance(one, Tensor))))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self.count(tensor)
@@ -53,14 +73,14 @@ class _Tally(TorchDispatchMode):
         self.alive -= size
 
 
-def training_bytes(
+def taken(
     build: Callable[[], nn.Module], settings: Training, windows: int, context: int, precision: Precision, device: str
-) -> int:
+) -> Taken:
     """Return the most bytes of tensors alive at once while a process trains on `windows` windows a step.
 
     Two updates of the very model, optimizer and micro-batches, on tensors that have a shape and no content
-    (`FakeTensorMode`): weights, gradients, moments, kept activations and passing ones. `build` is called inside.
-    What kernels hold for themselves, and a compiler's savings, are not seen.
+    (`FakeTensorMode`): weights, gradients, moments, kept activations and passing ones. `build` is called inside; what it
+    returns may stand on the device "meta". What kernels hold for themselves, and a compiler's savings, are not seen.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
@@ -75,6 +95,7 @@ def training_bytes(
         eight = settings.optimizer.kind == "adamw8bit"
         optimizer = None if eight else optimizer_for(model, settings.optimizer)
         size = settings.micro_batch or windows
+        windows = min(windows, 2 * size)  # further micro-batches take nothing more
         for _ in range(2):
             ids = torch.zeros(windows, context + 1, dtype=torch.int64, device=device)
             for part in ids.split(size):
@@ -88,7 +109,16 @@ def training_bytes(
                 optimizer.step()
             model.zero_grad(set_to_none=True)
         trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
-        return tally.peak + (2 * trained if eight else 0)
+        return Taken(tally.peak + (2 * trained if eight else 0), len(tally.products))
+
+
+def expected_peak(found: Taken, lengths: int = 1) -> int:
+    """Return the most memory, in bytes, that this process will hold while it trains on a CPU.
+
+    Beside what it holds now and what training takes, each of so many `lengths` of batches has code compiled for it.
+    """
+    settle()
+    return int(resident_bytes() + LIBRARIES + PRODUCT * found.products * lengths + HEAP * found.tensors)
 
 
 def _move(model: nn.Module, device: str) -> None:
@@ -102,6 +132,15 @@ def _move(model: nn.Module, device: str) -> None:
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty_like(buffer, device=device)
+
+
+def settle() -> None:
+    """Hand what was freed back to the system, where it takes it: what is resident then is needed."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # another C library than glibc has none
+        if trim is not None:
+            trim(0)
 
 
 def resident_bytes() -> int:
