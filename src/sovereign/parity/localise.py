@@ -21,6 +21,9 @@ from sovereign.shipping.weights import EMBEDDING, HEAD
 
 TIMES_FLOOR = 4.0  # llama.cpp on sound files stays below 2, at the worst position of any operation
 LEAST = 2.0**-23  # one unit of float32, where an operation's floor is nothing
+# An engine counts its angles in powers of base^(-2 / head dim), which it keeps in float32: to half a unit, 2^-24. Taken back
+# to the base that is head dim / 2 times as much: 4e-6 at 128, a unit in the sixth digit.
+BASE_DIGITS = 5
 EXPLAINED = 0.02  # a suspicion stands that leaves less than this share of the divergence
 
 
@@ -265,7 +268,8 @@ def _of_rope(reference: Forward, seen: Sequence[Seen], again: Callable[[Forward]
     base = _fitted_base(reference, seen)
     if base is not None:
         changed = replace(reference, shape=reference.shape.model_copy(update={"rope_base": base}))
-        yield f"rope base {base:.6g} instead of {reference.shape.rope_base:.6g}", again(changed)
+        known = float(f"{base:.{BASE_DIGITS}g}")
+        yield f"rope base {known:.12g} instead of {reference.shape.rope_base:.12g}", again(changed)
     yield "not turned at all", torch.cat([inputs[0] for _, inputs, _ in seen])
     moved = []
     for _, inputs, _ in seen:  # one position further than it should be
