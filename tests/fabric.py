@@ -58,6 +58,13 @@ FINISHED = datetime(2026, 1, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 
+def holding(folder: Path, root: Path) -> list[str]:
+    """Return the files below a folder that hold the path of a repository: evidence has none, and says the same in any clone."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    assert files
+    return [file.relative_to(folder).as_posix() for file in files if str(root).encode() in file.read_bytes()]
+
+
 def repository(root: Path, spec: str = SPEC, contract: str = CONTRACT) -> Path:
     """Write a repository with one spec, one contract, and a little text."""
     for name, text in {"spec/toy.yaml": spec, "contracts/toy.yaml": contract}.items():

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fabric import holding
 from gguf_edit import rewritten
 from trained import source, trained
 
@@ -57,11 +58,15 @@ def asked(folder: Path, candidate: str, *more: str, path: str = "") -> subproces
 
 
 def test_a_sound_file_passes_and_leaves_its_rows(folder: Path, tmp_path: Path) -> None:
-    """Alike is exit 0 (6 where llama.cpp is missing), every question is answered within its bound, and the rows read back."""
-    said = asked(folder, "sound.gguf", "--json", "--rows", str(tmp_path / "rows"))
+    """Alike is exit 0 (6 where llama.cpp is missing), every question is answered within its bound, and the rows read back.
+
+    They name the file from the root, however it was given. Planted: the path as it was given is found in the rows.
+    """
+    said = asked(folder, str(folder / "sound.gguf"), "--json", "--rows", str(tmp_path / "rows"))
     told = json.loads(said.stdout)
 
     assert said.returncode == (0 if ENGINE else 6), said.stderr
+    assert ("hf", "sound.gguf", []) == (told["reference"], told["candidate"], holding(tmp_path / "rows", folder))
     assert (40, True) == (told["prompts"], all(one["holds"] for one in told["verdict"]))
     assert ("llama.cpp" in told["engine"]) == ENGINE
     assert {"parity", "parity_place", "parity_tensor"} <= {file.stem for file in (tmp_path / "rows").iterdir()}

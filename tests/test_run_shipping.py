@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fabric import CONTRACT, repository
+from fabric import CONTRACT, holding, repository
 
 from sovereign.canonical import digest_file, parse_yaml, validate
 from sovereign.contract.contract import Contract
@@ -63,7 +63,10 @@ def concluded(root: Path, path: str = "") -> tuple[Path, dict[str, object]]:
 
 
 def test_a_run_ships_and_shows_its_parity(root: Path) -> None:
-    """The export is an artifact by digest, its rows and measurements stand in the evidence, and verify finds it so."""
+    """The export is an artifact by digest, its rows and measurements stand in the evidence, and verify finds it so.
+
+    Files are named from the root. Planted: the export's whole path in the rows, and the contract's in the command, are found.
+    """
     folder, statement = concluded(root)
     measured = {one["metric"]: one for one in statement["measurements"]}  # type: ignore[index,union-attr]
     (shipped,) = [one for one in statement["artifacts"] if one["name"].startswith("export: ")]  # type: ignore[union-attr]
@@ -73,6 +76,8 @@ def test_a_run_ships_and_shows_its_parity(root: Path) -> None:
     assert (measured["parity/accused"]["value"], measured["parity/foreign_blocks"]["value"]) == (0, 0)
     assert measured["parity/whole_l2"]["high"] < 1e-5
     assert len({row["document"] for row in rows}) == 32
+    assert [] == holding(folder, root)
+    assert f"{shipped['name'].removeprefix('export: ')}, dequantized, float64" in {row["candidate"] for row in rows}
     assert (("parity/layer_untied_l2" in measured), (folder / "rows/notice.jsonl").exists()) == (ENGINE, not ENGINE)
     assert sovereign(root, "verify").returncode == 0
 

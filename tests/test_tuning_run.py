@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fabric import holding
 from ranks import on_ranks
 from safetensors.torch import load_file
 from test_run import sovereign
@@ -475,7 +476,10 @@ def test_a_resumed_run_goes_on_with_the_scale_it_had(root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_missing_base_is_made_first(tmp_path: Path) -> None:
-    """In a fresh clone `run` carries out the base's contract, says so, and then tunes what it made."""
+    """In a fresh clone `run` carries out the base's contract, says so, and then tunes what it made.
+
+    The base's intent has a command that can be given in any clone. Planted: the one that was carried out, with whole paths, is found.
+    """
     root = repository(tmp_path / "r")
     (root / "contracts/second.yaml").write_text(tuned("second", PAIRS, "lora"))
     command = [
@@ -495,3 +499,5 @@ def test_a_missing_base_is_made_first(tmp_path: Path) -> None:
     assert 0 == ran.returncode, ran.stderr
     assert "the base run is missing" in ran.stderr
     assert ["second", "toy"] == sorted(folder.name for folder in (root / "evidence").iterdir())
+    assert [] == holding(root / "evidence", root)
+    assert "sovereign run --contract contracts/toy.yaml --device cpu --root ." == attested(root).intent.command

@@ -518,7 +518,7 @@ class _Execution:
         assert settings is not None
         ship(
             file, self.plan.contract.decoder, corpus.tokenizer_path, [text for _, text in corpus.texts("validation")], settings,
-            self._shipped, f"{self.intent.contract}/{self.intent.run}", self.journal.log, self.told, self.done,
+            self._shipped, self.root, f"{self.intent.contract}/{self.intent.run}", self.journal.log, self.told, self.done,
         )  # fmt: skip
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ def command(log: Path, contract: Path, fmt: str | None, seed: int | None, as_jso
     from datetime import UTC, datetime
 
     from sovereign.cli.promise import promised
+    from sovereign.evidence.places import retold
     from sovereign.gate.profile import Exit
     from sovereign.interop.logs import read_log
     from sovereign.interop.reported import import_series
@@ -42,9 +42,8 @@ def command(log: Path, contract: Path, fmt: str | None, seed: int | None, as_jso
     repository = open_root(root)
     promise, spec = promised(repository, contract, ())
     series = read_log(log, fmt)  # type: ignore[arg-type]
-    folder, statement = import_series(
-        series, log, promise, spec, repository.root, datetime.now(UTC), seed, shlex.join(["sovereign", *sys.argv[1:]])
-    )
+    given = retold(["sovereign", *sys.argv[1:]], repository.root, (log, contract, root))
+    folder, statement = import_series(series, log, promise, spec, repository.root, datetime.now(UTC), seed, given)
     name = folder.relative_to(repository.root).as_posix()
     if as_json:
         print_json({

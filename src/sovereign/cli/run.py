@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -68,6 +67,7 @@ def command(
 
     from sovereign import run as execution  # loads torch: only once the contract is known to be sound
     from sovereign.closing import open_intent
+    from sovereign.evidence.places import retold
     from sovereign.plan import Refused, plan
     from sovereign.repository import falsifying
     from sovereign.training.checkpoint import Unusable
@@ -94,7 +94,7 @@ def command(
                 with shown(promise.training.steps, talk, quiet=not ranks.first) as progress:
                     concluded = execution.run(
                         planned, spec, repository.root, overrides=overrides, answers=answers, name=name,
-                        command=shlex.join(["sovereign", *sys.argv[1:]]), told=told, progress=progress, ranks=ranks,
+                        command=retold(["sovereign", *sys.argv[1:]], repository.root, (contract, root)), told=told, progress=progress, ranks=ranks,
                     )  # fmt: skip
             else:
                 intent = open_intent(repository.root, str(resume))

@@ -11,7 +11,6 @@ in everything that is read.
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from sovereign.contract.contract import Contract
 from sovereign.contract.training import Muon
 from sovereign.evidence.intent import Environment, Intent, Subjects
 from sovereign.evidence.journal import Journal
+from sovereign.evidence.places import named, retold
 from sovereign.evidence.statement import Outcome
 from sovereign.interop.reported import begin, folder_of, here, promised_vocabulary
 from sovereign.spec.criterion import Spec
@@ -48,8 +48,7 @@ class SovereignCallback:
     ):  # fmt: skip
         path = Path(contract).resolve()
         self.root = Path(root).resolve() if root is not None else path.parent.parent
-        name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-        self.document = read(path, name)
+        self.document = read(path, named(path, self.root))
         self.contract = validate(Contract, self.document)
         self.spec = Spec.load(self.root / self.contract.spec, self.contract.spec)
         unknown = [
@@ -91,7 +90,7 @@ class SovereignCallback:
             self.contract, self.spec, self.root, datetime.now(UTC), origin="callback", seed=args.seed,
             vocabulary=model.config.vocab_size, parameters=_parameters(model), subjects=subjects,
             environment=_environment(args, model), paths=paths, scripts=self.scripts, answers=self.answers,
-            command=shlex.join([Path(sys.executable).name, *sys.argv]),
+            command=retold([Path(sys.executable).name, *sys.argv], self.root),
         )  # fmt: skip
         self.run = _Live(intent, self.root)
         self.run.say(f"intent frozen: {self.run.name}")

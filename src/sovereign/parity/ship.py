@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sovereign.canonical import Malformed, digest_file
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.shipping import Shipping
 from sovereign.corpus import tokens
+from sovereign.evidence.places import named
 from sovereign.parity.check import Log, Told, check
 from sovereign.parity.compare import Incomparable, tokenized
 from sovereign.parity.llamacpp import LlamaCpp, Missing, Unloadable, library
@@ -24,10 +25,10 @@ from sovereign.shipping.weights import Specials, Weights, as_llama, require_fit
 
 
 def ship(
-    file: Path, shape: Shape, tokenizer: Path, texts: Sequence[str], settings: Shipping, out: Path, name: str, log: Log, told: Told,
-    step: int,
+    file: Path, shape: Shape, tokenizer: Path, texts: Sequence[str], settings: Shipping, out: Path, root: Path, name: str, log: Log,
+    told: Told, step: int,
 ) -> None:  # fmt: skip
-    """Export the weights in `file` to `out` and log the rows of their parity.
+    """Export the weights in `file` to `out` and log the rows of their parity, which name the file from the root.
 
     What cannot be had (a type that does not fit, too few texts, no llama.cpp) is a notice, and its criteria stay open. Without
     llama.cpp our own forward carries the file out: those rows name no engine, and what is asked of llama.cpp is not shown.
@@ -61,9 +62,10 @@ def ship(
             asked = library().name
             engine = stack.enter_context(LlamaCpp(out, shape.context))
         except (Missing, Unloadable) as reason:
-            refused = str(reason) if asked else ""
-            notice("engine", "llama.cpp", str(reason))
-        candidate, given = read_gguf_model(out), texts[: settings.prompts]
+            said = str(reason).replace(str(out), named(out, root))
+            refused = said if asked else ""
+            notice("engine", "llama.cpp", said)
+        candidate, given = replace(read_gguf_model(out), origin=named(out, root)), texts[: settings.prompts]
         theirs = engine.tokenize if engine is not None else partial(tokenized, candidate)
         apart = sum(theirs(text) != _ids(weights, text) for text in given)
         log(

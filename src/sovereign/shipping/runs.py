@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sovereign.canonical import Malformed, Problem, digest_file
 from sovereign.corpus import tokens
 from sovereign.evidence.folder import RunFolder, read_folder
+from sovereign.evidence.places import named
 from sovereign.shipping.gguf_model import read_gguf_model
 from sovereign.shipping.huggingface import read_folder as read_huggingface
 from sovereign.shipping.huggingface import read_safetensors
@@ -31,13 +32,13 @@ class Found:
 def open_model(where: str, root: Path, step: int | None = None) -> Weights:
     """Return the model that a person names: a GGUF file, a Hugging Face folder, or a run (`contract/run` or its id).
 
-    Raises Malformed for what is none of these, or not whole.
+    Its origin is the run, or the file's place from the root. Raises Malformed for what is none of these, or not whole.
     """
     path = Path(where)
     if path.is_file():
-        return read_gguf_model(path)
+        return replace(read_gguf_model(path), origin=named(path, root))
     if (path / "config.json").is_file():
-        return read_huggingface(path)
+        return replace(read_huggingface(path), origin=named(path, root))
     return read_run(find_run(where, root, step))
 
 
@@ -73,7 +74,7 @@ def read_run(found: Found) -> Weights:
     stored = read_safetensors(found.checkpoint / "model.safetensors")
     if intent.promise.tuned is not None:
         # of a run that tuned a base the checkpoints hold what moved; beside them stands the plain model it makes
-        return read_huggingface(found.checkpoint.parents[1] / "model")
+        return replace(read_huggingface(found.checkpoint.parents[1] / "model"), origin=found.name)
     shape = intent.promise.decoder
     tokenizer = tokens.load(found.tokenizer)
     vocabulary = tokenizer.get_vocab_size()
