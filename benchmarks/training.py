@@ -354,6 +354,19 @@ def alone(case: Case, name: str, compiled: bool, asked: Asked) -> None:
     print(json.dumps({**seconds, "grown_mib": (peak - before) / 1024, "peak_mib": peak / 1024}))
 
 
+def tell_alone(compiled: bool, shape: str, precision: str) -> None:
+    """Run each loop in a process that does nothing else, and print when its first step ended and what memory it took."""
+    for name in LOOPS:
+        words = [sys.executable, __file__, "--alone", name, "--shape", shape, "--precision", precision]
+        words += ["--compiled"] if compiled else []
+        ran = subprocess.run(words, check=True, capture_output=True, text=True)
+        told = json.loads(ran.stdout.splitlines()[-1])
+        print(
+            f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, 8 after {told['wall']:5.1f} s, "
+            f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"
+        )
+
+
 def peak_kib() -> int:
     """Return the most memory this process has held, in KiB."""
     status = Path("/proc/self/status")
@@ -437,6 +450,7 @@ def main() -> None:
     most = floor(case, device, bf16)
     if asked.only_compiled:
         compare(asked.shape, True, rounds, asked.steps, bf16)
+        tell_alone(True, asked.shape, asked.precision)
         return None
     result = compare(asked.shape, False, rounds, asked.steps, bf16)
     mine = statistics.median(result["rates"]["ours"])
@@ -454,28 +468,10 @@ def main() -> None:
     sample(model, [list(range(1, 20 + index)) for index in range(100)], 96, temperature=0.7, top_k=50, seed=0)
     print(f"sampling 100 continuations of 96 tokens: {time.perf_counter() - began:.1f} s")
 
-    for compiled in [False, True] if asked.compiled else [False]:
-        for name in LOOPS:
-            command = [
-                sys.executable,
-                str(Path(__file__)),
-                "--alone",
-                name,
-                "--shape",
-                asked.shape,
-                "--precision",
-                asked.precision,
-            ]
-            command += ["--compiled"] if compiled else []
-            told = json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
-            print(
-                f"{'compiled' if compiled else 'eager':9} {name:8} first step after {told['first_step']:5.1f} s, 8 after {told['wall']:5.1f} s, "
-                f"peak memory {told['peak_mib']:,.0f} MiB ({told['grown_mib']:,.0f} above the imports)"
-            )
+    tell_alone(False, asked.shape, asked.precision)
     if asked.compiled:
         compare(asked.shape, True, rounds, asked.steps, bf16)
+        tell_alone(True, asked.shape, asked.precision)
     return None
 
 

@@ -24,21 +24,22 @@ from sovereign.corpus.examples import (
 )
 from sovereign.corpus.labels import BagOfWords, majority
 from sovereign.corpus.stream import PADDED_TO, Exhausted
+from sovereign.training.loop import lengths
 
 
 def some(count: int) -> list[Encoded]:
     return [Encoded(f"{at:016x}", np.arange(at + 1), np.full(at + 1, at)) for at in range(count)]
 
 
-@given(st.integers(2, 80), st.integers(1, 6))
-def test_batches_have_no_more_lengths_than_are_counted(count: int, sequences: int) -> None:
-    """Over a pass of single examples every length that is counted occurs, and larger batches have no others."""
-    single = ExampleStream(some(count), 1, 0)
-    seen = {single.batch(step).inputs.shape[1] for step in range(1, count + 1)}
-    wide = ExampleStream(some(count), sequences, 0)
+@given(st.integers(2, 80), st.integers(1, 6), st.integers(1, 6))
+def test_lengths_of_batches_are_those_that_occur(count: int, sequences: int, steps: int) -> None:
+    """Counted without padding anything, they are those of the batches that the steps then take; so with micro-batches of one."""
+    stream = ExampleStream(some(count), sequences, 0, wrap_around=True, most_passes=99)
+    batches = [stream.batch(step) for step in range(1, steps + 1)]
+    single = {length for one in batches for length in lengths(one.targets, 1)}
 
-    assert len(seen) == single.lengths == wide.lengths
-    assert {wide.batch(step).inputs.shape[1] for step in range(1, count // sequences + 1)} <= seen
+    assert stream.lengths(steps, sequences) == len({-(-one.inputs.shape[1] // PADDED_TO) for one in batches})
+    assert stream.lengths(steps, 1) == len({-(-length // PADDED_TO) for length in single})
 
 
 @given(st.integers(2, 40), st.integers(1, 12), st.integers(0, 5))

@@ -62,3 +62,16 @@ def test_a_command_is_retold_as_it_would_be_given_at_the_root(root: Path, monkey
         words, root, (Path("clone/contracts/a.yaml"), None)
     )
     assert f"sovereign import {root.parent}/log --seed 1 ''" == retold(outside, root)
+
+    monkeypatch.chdir(root)
+    here = ["sovereign", "run", "--root", ".", "--json", "--set", f"data.path={root}/a", "", "--device=cpu"]
+    assert "sovereign run --root . --json --set data.path=a '' --device=cpu" == retold(here, root, (Path(), None))
+
+
+def test_what_stands_above_a_link_is_not_what_is_written_there(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system follows a link before it goes up: artifacts/../a.gguf is not the root's own a.gguf."""
+    monkeypatch.chdir(root)
+    for place in (root, root.parent):
+        (place / "a.gguf").touch()
+
+    assert named(Path("artifacts/../a.gguf"), root) == "artifacts/../a.gguf"

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from tuned import LABELS, PAIRS, carried_out, planned, repository, rows, tuned
+from tuned import LABELS, PAIRS, carried_out, outline, planned, repository, rows, tuned
 
 from sovereign.corpus import tokens
 from sovereign.corpus.examples import ExampleSet
-from sovereign.model.pretrained import Unfit, load_folder
+from sovereign.model.pretrained import Unfit, load_folder, outlined
 from sovereign.plan import Refused
 from sovereign.training.sampling import sample
 from sovereign.tuning import as_declared
@@ -90,6 +90,26 @@ def test_greedy_answers_are_those_of_transformers(tmp_path: Path, family: str) -
     ]  # fmt: skip
 
     assert wanted == found
+
+
+@pytest.mark.parametrize(("family", "targets"), [("gpt2", "c_attn"), ("llama", "q_proj")])
+def test_a_folder_is_outlined_in_the_dtype_it_is_tuned_in(tmp_path: Path, family: str, targets: str) -> None:
+    """Saved in bf16, as hubs do, a base is still loaded and planned in float32."""
+    root = folder(tmp_path / "r", lambda: FAMILIES[family]().bfloat16())
+    plan = planned(root, tuned("x", PAIRS, GPT2.replace("c_attn, c_proj", targets)))
+    assert plan.tuning is not None
+
+    assert "bfloat16" in (root / "model/config.json").read_text()
+    assert outline(plan.tuning.outline()) == outline(plan.fresh())
+
+
+@pytest.mark.parametrize("wrong", ["[]", "{", '{"model_type": "llama", "hidden_size": "wide"}'])
+def test_a_configuration_that_describes_nothing_is_refused(tmp_path: Path, wrong: str) -> None:
+    """Whatever stands in it: an error that names the file."""
+    (tmp_path / "config.json").write_text(wrong)
+
+    with pytest.raises(Unfit, match=r"config\.json"):
+        outlined(tmp_path / "config.json")
 
 
 def test_a_folder_is_tuned(tmp_path: Path) -> None:

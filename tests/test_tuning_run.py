@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,22 @@ from ranks import on_ranks
 from safetensors.torch import load_file
 from test_run import sovereign
 from torch import nn
-from tuned import BASE, LABELS, LORA, PAIRS, SPEC, TEXT, carried_out, observed, planned, quiet, repository, rows, tuned
+from tuned import (
+    BASE,
+    LABELS,
+    LORA,
+    PAIRS,
+    SPEC,
+    TEXT,
+    carried_out,
+    observed,
+    outline,
+    planned,
+    quiet,
+    repository,
+    rows,
+    tuned,
+)
 
 from sovereign import attesting
 from sovereign import plan as planning
@@ -31,7 +47,6 @@ from sovereign.model import kernels
 from sovereign.model.adapters import merged
 from sovereign.plan import Refused
 from sovereign.planted.swapping import swapped
-from sovereign.quantization.nf4 import BITS
 from sovereign.spec.criterion import Spec
 from sovereign.training.device import DTYPES, Precision, Unavailable, choose_precision
 from sovereign.training.scaling import LossScale
@@ -111,23 +126,38 @@ def test_each_method_is_what_was_asked(folders: dict[str, Path], name: str) -> N
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_outline_is_the_model_without_its_content(root: Path, name: str) -> None:
-    """Every tensor has its shape and dtype, and moves or not, as in the model that is trained; four bits save what they do."""
+    """Every tensor has the shape, the dtype and the freedom to move of the model that is trained; packing saves what it does."""
     plan = planned(root, tuned(f"t-{name}", SOURCES[name], name))
     assert plan.tuning is not None
-    outline, model = plan.tuning.outline(), plan.fresh()
-    packed = {
-        path for path, weight in model.named_parameters() if type(weight).__name__ == "Params4bit"
-    }  # two weights a byte
+    empty, model = plan.tuning.outline(), plan.fresh()
+    packed = {name: one for name, one in model.named_parameters() if type(one).__name__ == "Params4bit"}
+    wide = {name: empty.get_parameter(name).nbytes for name in packed}
 
-    def said(one: nn.Module) -> dict[str, tuple[object, ...]]:
-        shown = {path: weight for path, weight in one.named_parameters() if path not in packed}
-        return {path: (weight.shape, weight.dtype, weight.requires_grad) for path, weight in shown.items()}
+    assert all(weight.is_meta for weight in empty.parameters())
+    assert outline(model) == {name: told for name, told in outline(empty).items() if name not in packed}
+    assert len(packed) == (14 if name == "qlora" else 0)
+    bytes_ = sum(one.nbytes + magnitudes(one.quant_state) for one in packed.values())
+    saved = packed_away(empty, plan.tuning.method, torch.float32)
+    assert saved == pytest.approx(sum(wide.values()) - bytes_ - max(wide.values(), default=0), rel=0.01)
+    assert plan.training_bytes > 4 * sum(one.numel() for name, one in model.named_parameters() if name not in packed)
 
-    assert all(weight.is_meta for weight in outline.parameters())
-    assert said(outline) == said(model)
-    wide = sum(outline.get_parameter(path).numel() for path in packed)
-    assert packed_away(outline, plan.tuning.method) == pytest.approx((4 - BITS / 8) * wide, abs=len(packed))
-    assert plan.training_bytes > 4 * (sum(weight.numel() for weight in outline.parameters()) - wide)
+
+def magnitudes(state: Any) -> int:
+    """Return the bytes of the magnitudes of a matrix in four bits, those of its magnitudes included."""
+    nested = magnitudes(state.state2) if state.nested else 0
+    return int(state.absmax.nbytes) + nested
+
+
+def test_four_bits_are_unpacked_for_one_product_at_a_time(root: Path) -> None:
+    """In bf16 a matrix that stands in four bits is kept for no way back; one that stands in fp32 is kept in bf16.
+
+    Planted: packed_away that leaves the dtype as it was counts a copy of every matrix.
+    """
+    text = tuned("t-qlora", PAIRS, "qlora").replace("precision: fp32", "precision: bf16")
+    four, whole = (planned(root, text.replace("kind: qlora", kind)) for kind in ("kind: qlora", "kind: lora"))
+    inside = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 64)
+
+    assert whole.training_bytes - four.training_bytes > 0.9 * (4 + 2 - 0.5625) * inside - 2 * 64 * 64
 
 
 PREDICTED = BASE.replace(

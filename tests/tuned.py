@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from sovereign import plan as planning
 from sovereign import run as execution
 from sovereign.canonical import parse_yaml, validate
@@ -166,6 +168,15 @@ def observed(folder: Path) -> Observed:
     assert (found.problems, found.row_problems, found.out_of_place) == ((), (), ())
     assert found.intent is not None
     return Observed(found.intent, found.rows)
+
+
+def outline(model: nn.Module) -> dict[str, tuple[object, ...]]:
+    """Return the shape of each parameter, its dtype and whether it moves; those in four bits left out."""
+    return {
+        name: (weight.shape, weight.dtype, weight.requires_grad)
+        for name, weight in model.named_parameters()
+        if type(weight).__name__ != "Params4bit"
+    }
 
 
 def rows(folder: Path, kind: str) -> list[dict[str, Any]]:

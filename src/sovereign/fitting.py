@@ -14,7 +14,7 @@ from sovereign.contract.contract import Contract
 from sovereign.contract.training import Adamw, Adamw8bit, Training
 from sovereign.model.decoder import build
 from sovereign.model.pretrained import Unfit, outlined
-from sovereign.training.device import keep_as
+from sovereign.training.device import DTYPES, Precision, keep_as
 from sovereign.training.memory import taken
 from sovereign.tuning import Language, made, packed_away
 
@@ -98,16 +98,20 @@ def _switches(training: Training) -> Iterator[tuple[str, bool, dict[str, Any]]]:
 
 
 def needed(contract: Contract, root: Path) -> int:
-    """Return the most bytes of tensors alive at once: two updates of the very model, on tensors without content."""
+    """Return the most bytes of tensors alive at once: two updates of the very model, on tensors without content.
+
+    They are counted as on a CPU, where a model from scratch keeps the attention weights of up to 512 positions.
+    """
     training, method = contract.training, contract.tuned
+    precision: Precision = "bf16" if training.precision == "auto" else training.precision
     with torch.device("meta"):  # PEFT moves what it attaches, which tensors without content allow nowhere else
         base = _skeleton(contract, root)
         model = made(base, method, 0, labels=2) if method else base
         keep_as(model, training.weights)
-        saved = packed_away(model, method)
+        saved = packed_away(model, method, DTYPES[precision])
     whole = taken(
         lambda: model, training, training.sequences, contract.context,
-        "bf16" if training.precision == "auto" else training.precision, "cpu",
+        precision, "cpu",
     )  # fmt: skip
     return whole.tensors - saved
 

@@ -27,7 +27,7 @@ from sovereign.preferences import Preferred, preferred
 from sovereign.quantization.nf4 import BLOCK
 from sovereign.stopping import LEAST
 from sovereign.training import optimizer
-from sovereign.training.device import Precision, Unavailable, choose_device, choose_precision, keep_as
+from sovereign.training.device import DTYPES, Precision, Unavailable, choose_device, choose_precision, keep_as
 from sovereign.training.distributed import ALONE, Ranks
 from sovereign.training.memory import Taken, expected_peak, taken
 from sovereign.training.speed import Peak, matrix_peak, step_seconds
@@ -147,7 +147,7 @@ class Plan:
         if self.tuning is not None:
             model = self.tuning.outline()
             keep_as(model, training.weights)
-            build, saved = (lambda: model), packed_away(model, self.tuning.method)
+            build, saved = (lambda: model), packed_away(model, self.tuning.method, DTYPES[self.precision])
         if isinstance(self.stream, ExampleStream):
             longest = self.stream.longest
         if training.distributed == "fsdp":
@@ -166,7 +166,10 @@ class Plan:
         """Memory of one process while it trains: on a CPU with what this process, which has planned, holds already."""
         if self.device.type != "cpu":
             return self.training_bytes
-        return expected_peak(self.taken, self.stream.lengths if isinstance(self.stream, ExampleStream) else 1)
+        training, lengths = self.contract.training, 1
+        if isinstance(self.stream, ExampleStream) and not self.refusals:
+            lengths = self.stream.lengths(training.steps, training.micro_batch or training.sequences)
+        return expected_peak(self.taken, lengths)
 
     @property
     def probe_flops(self) -> float:

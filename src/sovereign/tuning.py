@@ -35,7 +35,7 @@ from sovereign.model.pretrained import (
     outlined,
     shapes,
 )
-from sovereign.quantization.nf4 import BITS, BLOCK, quantize
+from sovereign.quantization.nf4 import BLOCK, bits, quantize
 
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 HEADS = ("lm_head.weight",)
@@ -181,13 +181,22 @@ def made(base: Language, method: Tuned, seed: int, pieces: Sequence[Sequence[int
     return base
 
 
-def packed_away(model: nn.Module, method: Tuned | None) -> int:
-    """Return the bytes that the frozen matrices of a model on "meta" lose when they are packed into four bits."""
+def packed_away(model: nn.Module, method: Tuned | None, multiplied: torch.dtype) -> int:
+    """Give the frozen matrices of a model on "meta" the dtype they multiply in; return the bytes that packing takes off.
+
+    What is in four bits is unpacked for one product at a time, and kept for none: the largest is counted.
+    """
     if not isinstance(method, Qlora):
         return 0
-    inside: list[Any] = [model.get_submodule(name) for name in adapters.layer_matrices(model)]
-    still = [one.weight for one in inside if not one.weight.requires_grad]
-    return sum(int(weight.numel() * (weight.element_size() - BITS / 8)) for weight in still)
+    saved, largest = 0.0, 0
+    for name in adapters.layer_matrices(model):
+        module: Any = model.get_submodule(name)
+        if not module.weight.requires_grad:
+            whole = module.weight.to(multiplied)
+            module.weight = nn.Parameter(whole, requires_grad=False)
+            largest = max(largest, whole.nbytes)
+            saved += whole.nbytes - whole.numel() * bits(method.double_quantization) / 8
+    return int(saved - largest)
 
 
 def _move_rows(base: Language, method: Embeddings, pieces: Sequence[Sequence[int]]) -> None:

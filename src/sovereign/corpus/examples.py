@@ -517,11 +517,6 @@ class ExampleStream:
     def per_pass(self) -> int:
         return len(self.examples)
 
-    @property
-    def lengths(self) -> int:
-        """How many lengths a batch may have: each is a multiple of PADDED_TO, the longest example's apart."""
-        return len({-(-len(one.inputs) // PADDED_TO) for one in self.examples})
-
     def capacity(self) -> int:
         """Return how many examples may be consumed over all passes."""
         return math.floor(self.per_pass * self.most_passes)
@@ -572,6 +567,15 @@ class ExampleStream:
         return sum(
             len(self.examples[number].inputs) for step in range(1, steps + 1) for number in self.windows(step).tolist()
         )
+
+    def lengths(self, steps: int, together: int) -> int:
+        """Return how many lengths the batches of the first `steps` steps have, so many examples together."""
+        found = set()
+        for step in range(1, steps + 1):
+            long = np.array([len(self.examples[number].inputs) for number in self.windows(step).tolist()])
+            most = np.maximum.reduceat(long, np.arange(0, len(long), together))
+            found.update((-(-most // PADDED_TO)).tolist())
+        return len(found)
 
     def exposures(self, steps: int) -> list[Exposure]:
         """Return how often each example was consumed in the first `steps` steps."""

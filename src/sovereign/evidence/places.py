@@ -13,7 +13,8 @@ def named(path: Path, root: Path) -> str:
     top = root.resolve()
     # as it is spelled first: artifacts/ may be a link to a large disk, and what lies there is still called artifacts/
     spelled = Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow the links)
-    for file in (spelled, path.resolve()):
+    same = spelled.resolve() == path.resolve()  # not so where .. stands behind a link
+    for file in (spelled, path.resolve()) if same else (path.resolve(),):
         for place in (file, *file.parents):
             if place.resolve() == top:
                 return file.relative_to(place).as_posix()
@@ -23,12 +24,14 @@ def named(path: Path, root: Path) -> str:
 def retold(words: Iterable[str], root: Path, files: Collection[Path | None] = ()) -> str:
     """Return a command as it would be given at the root: files in the repository by their place in it.
 
-    Absolute paths are told from the root, and so are those that `files` says are paths, as the person typed them.
+    Absolute paths are told from the root, behind an equals sign too, and so are the words, or values of an option, that `files`
+    says are paths, as the person typed them.
     """
 
     def told(word: str) -> str:
-        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        path = Path(value)
-        return f"{option}{equals}{named(path, root)}" if path.is_absolute() or path in files else word
+        before, equals, value = word.rpartition("=")
+        path, option = Path(value), not equals or before.startswith("--")
+        known = path.is_absolute() or (option and bool(value) and path in files)
+        return f"{before}{equals}{named(path, root)}" if known else word
 
     return shlex.join(told(word) for word in words)

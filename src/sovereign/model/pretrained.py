@@ -137,7 +137,7 @@ def load_folder(folder: Path) -> Pretrained:
 
     Pickles are never opened, and code that a folder brings is never run.
     """
-    config = _config(folder)
+    config = _config(folder / "config.json")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
@@ -169,24 +169,24 @@ def load_folder(folder: Path) -> Pretrained:
 
 
 def outlined(file: Path) -> Pretrained:
-    """Return the model that a config.json describes, as wide as it says and drawn at random; raises Unfit."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        kind = found.pop("model_type", None)
-    except (OSError, ValueError, AttributeError) as error:
-        raise Unfit(f"{file}: no readable config.json: {error}") from None
+    """Return the model that a config.json describes, in float32, its weights not loaded; raises Unfit."""
+    found = _config(file)
+    kind = found.pop("model_type", None)
     if kind not in FAMILIES:
         raise Unfit(f"{file}: model_type {kind!r}; known here are {', '.join(FAMILIES)}")
     from transformers import AutoConfig, AutoModelForCausalLM  # seconds, for those who ask
 
-    config: Any = AutoConfig.for_model(kind, **found)
     builder: Any = AutoModelForCausalLM
-    return Pretrained(builder.from_config(config, trust_remote_code=False))
-
-
-def _config(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "config.json").read_text("utf-8"))
+        config: Any = AutoConfig.for_model(kind, **found)
+        return Pretrained(builder.from_config(config, trust_remote_code=False, dtype=torch.float32))
+    except Exception as error:  # whatever transformers, or torch below it, says of sizes that do not go together
+        raise Unfit(f"{file}: describes no model: {error}") from None
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise Unfit(f"{folder}: no readable config.json: {error}") from None
+        raise Unfit(f"{file}: no readable config.json: {error}") from None
     return found if isinstance(found, dict) else {}

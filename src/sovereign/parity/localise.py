@@ -265,17 +265,20 @@ def _of_norms(
 
 def _of_rope(reference: Forward, seen: Sequence[Seen], again: Callable[[Forward], Tensor]) -> Iterator[Guess]:
     yield "rope pairing: neighbours are turned together, not halves", again(replace(reference, pairs="neighbours"))
-    base = _fitted_base(reference, seen)
-    if base is not None:
+    base, own = _fitted_base(reference, seen), reference.shape.rope_base
+    if base is not None and _known(base) != _known(own):
         changed = replace(reference, shape=reference.shape.model_copy(update={"rope_base": base}))
-        known = float(f"{base:.{BASE_DIGITS}g}")
-        yield f"rope base {known:.12g} instead of {reference.shape.rope_base:.12g}", again(changed)
+        yield f"rope base {_known(base):.12g} instead of {own:.12g}", again(changed)
     yield "not turned at all", torch.cat([inputs[0] for _, inputs, _ in seen])
     moved = []
     for _, inputs, _ in seen:  # one position further than it should be
         longer = torch.cat((torch.zeros_like(inputs[0][:1]), inputs[0]))
         moved.append(reference._turned(longer.to(reference.dtype))[1:])
     yield "positions counted from 1", torch.cat(moved)
+
+
+def _known(base: float) -> float:
+    return float(f"{base:.{BASE_DIGITS}g}")
 
 
 def _fitted_base(reference: Forward, seen: Sequence[Seen]) -> float | None:

@@ -28,7 +28,7 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # what a process on a CPU grew by beyond its tensors, over shapes, precisions, batches and methods of 3 to 40M parameters:
 # kernels that are loaded when first used, the code that oneDNN compiles for each size of product, and holes in the heap
 LIBRARIES = 50 * 2**20
-PRODUCT = 0.6 * 2**20
+PRODUCT, PRODUCTS_KEPT = 0.6 * 2**20, 1024
 HEAP = 1.2
 
 
@@ -118,7 +118,8 @@ def expected_peak(found: Taken, lengths: int = 1) -> int:
     Beside what it holds now and what training takes, each of so many `lengths` of batches has code compiled for it.
     """
     settle()
-    return int(resident_bytes() + LIBRARIES + PRODUCT * found.products * lengths + HEAP * found.tensors)
+    compiled = PRODUCT * min(found.products * lengths, PRODUCTS_KEPT)
+    return int(resident_bytes() + LIBRARIES + compiled + HEAP * found.tensors)
 
 
 def _move(model: nn.Module, device: str) -> None:
