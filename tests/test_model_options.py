@@ -22,9 +22,9 @@ from sovereign.model.decoder import Experts as Mixture
 from sovereign.model.kernels import _with_sinks, attention, linear_cross_entropy, rms_norm, rotate
 from sovereign.training.checkpoint import weights, weights_digest
 from sovereign.training.evaluation import evaluate
+from sovereign.training.layers import training_layers
 from sovereign.training.memory import taken
 from sovereign.training.optimizer import optimizer_for
-from sovereign.training.recompute import recompute_layers
 
 TINY = Shape(hidden=32, layers=2, heads=4, kv_heads=2, ffn=64, context=32)
 MODEL2 = Shape(hidden=256, layers=4, heads=8, kv_heads=4, ffn=768, context=256)
@@ -483,11 +483,11 @@ def test_sinks_have_nowhere_to_be_exported_to():
 def test_recomputed_layers_have_the_same_gradients(name):
     """Activation checkpointing runs each layer twice, and with every option changes no gradient."""
     plain, again = (build(OPTIONS[name], V, seed=0, end_of_text=END) for _ in range(2))
-    recompute_layers(again)
     ids = ids_of(2, 33)
     ids[:, 9] = END
-    for model in (plain, again):
-        model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    plain.loss(ids[:, :-1], ids[:, 1:]).backward()
+    with training_layers(again, recomputed=True):
+        again.loss(ids[:, :-1], ids[:, 1:]).backward()
 
     for a, b in zip(plain.parameters(), again.parameters(), strict=True):
         assert torch.equal(a.grad, b.grad)

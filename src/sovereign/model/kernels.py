@@ -6,7 +6,9 @@ profile of the training step asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CACHED = 2**20  # logits that a CPU passes over together: 4 MiB of float32 stay in its cache
-BAND = 8 * CACHED  # logits that a CPU makes in one product: 16 MiB of bfloat16, and more only where 64 tokens' are more
+BAND = 2 * CACHED  # logits that a CPU makes in one product: 4 MiB of bfloat16, and more only where 64 tokens' are more
 SUMMED = 512  # tokens whose slopes are summed in float16, which ends at 65504; the loss is scaled only afterwards
 IGNORED = -100  # a target that is not counted, as in torch's cross-entropy
 
@@ -27,8 +29,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """
     all_counted = False
     # prompts and padding are two thirds of a batch of examples. A GPU would have to be asked how many they are, and
-    # tensors without content, or a compiler, have no answer
-    if targets.device.type == "cpu" and type(targets) is Tensor and not torch.compiler.is_compiling():
+    # tensors without content have no answer
+    if targets.device.type == "cpu" and type(targets) is Tensor:
         counted = (targets != IGNORED).nonzero().squeeze(1)
         if 0 < len(counted) < len(targets):
             hidden, targets = hidden.index_select(0, counted), targets[counted]
@@ -100,7 +102,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, sinks
     if seen is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[2] <= KEPT:
-        return _CpuAttention.apply(q, k, v)
+        return cpu_attention(q, k, v)[0]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
@@ -127,46 +129,11 @@ def _with_sinks(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, sinks: Tensor) ->
 KEPT = 512  # positions up to which attention weights are kept: 2.3 MiB a sequence and layer of eight heads, at most
 
 
-class _CpuAttention(torch.autograd.Function):
-    """Attention over few positions in batched matrix products, a block of queries with all keys up to its last at a time.
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+    """Return causal attention as `attention` does, and the weights of each block [some, queries, keys], in the dtype of q.
 
-    Its weights are computed once and kept for the way back. Those of many positions would fill the memory; SDPA, which
-    makes them anew, takes those.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):  # it would round the scores
-            mixed, weights = _mixed_and_weights(q, k, v)
-        ctx.save_for_backward(q, k, v, mixed, *weights)
-        return mixed
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, mixed, *kept = ctx.saved_tensors
-        kv_heads, d = k.shape[1], q.shape[-1]
-        scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
-        # what is subtracted of every slope joins the product as two more columns, high and low part, because a float32 sum
-        # of bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4)
-        towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
-        slopes = _two_more(_sharing(slope, kv_heads), -_sharing(towards, kv_heads))
-        queries, values, scaled = _sharing(q, kv_heads).contiguous(), _two_more(v), (k * scale).contiguous()
-        to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
-        for (rows, block), weights in zip(_blocks(q), kept, strict=True):
-            before, shape = slice(block.stop), (-1, kv_heads, block.stop, d)
-            some = _matrices(slopes[rows, :, block])
-            to_scores = torch.bmm(some, _matrices(values[rows, :, before]).mT).mul_(weights)
-            to_v[rows, :, before] += torch.bmm(weights.mT, some[..., :d]).view(shape)
-            to_k[rows, :, before] += torch.bmm(to_scores.mT, _matrices(queries[rows, :, block])).view(shape)
-            some = torch.bmm(to_scores, _matrices(scaled[rows, :, before]))
-            _sharing(to_q, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
-        return to_q, to_k.mul_(scale).to(k.dtype), to_v.to(v.dtype)
-
-
-def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return causal attention as `attention` does, and the weights of each block [some, queries, keys] in its dtype.
-
+    Batched matrix products, of a block of queries with all keys up to its last at a time. Weights are computed once and
+    kept for the way back; those of many positions would fill the memory, and SDPA, which makes them anew, takes those.
     Scores and their softmax are float32: a score rounded to bfloat16 is a weight that is wrong by per cents.
     """
     kv_heads, d = k.shape[1], q.shape[-1]
@@ -175,16 +142,59 @@ def _mixed_and_weights(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[Te
     values, mixed, kept = v.contiguous(), torch.empty_like(q), []
     # the same memory for the scores of every block, as much as the last and longest needs
     room = queries.new_empty(max(queries[rows, :, at, :, 0].numel() * at.stop for rows, at in _blocks(q)))
-    for rows, block in _blocks(q):
-        some, seen = _matrices(queries[rows, :, block]), _matrices(keys[rows, :, : block.stop])
-        scores = room[: some[..., 0].numel() * block.stop].view(len(some), -1, block.stop)
-        torch.baddbmm(scores, some, seen.mT, beta=0, alpha=d**-0.5, out=scores)
-        scores[..., block] += _hiding(queries[rows, :, block])
-        weights = torch.softmax(scores, -1, out=scores).to(q.dtype, copy=True)
-        some = torch.bmm(weights, _matrices(values[rows, :, : block.stop]))
-        _sharing(mixed, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
-        kept.append(weights)
-    return mixed, kept
+    with torch.autocast(q.device.type, enabled=False):  # it would round the scores
+        for rows, block in _blocks(q):
+            some, seen = _matrices(queries[rows, :, block]), _matrices(keys[rows, :, : block.stop])
+            scores = room[: some[..., 0].numel() * block.stop].view(len(some), -1, block.stop)
+            torch.baddbmm(scores, some, seen.mT, beta=0, alpha=d**-0.5, out=scores)
+            scores[..., block] += _hiding(queries[rows, :, block])
+            weights = torch.softmax(scores, -1, out=scores).to(q.dtype, copy=True)
+            some = torch.bmm(weights, _matrices(values[rows, :, : block.stop]))
+            _sharing(mixed, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
+            kept.append(weights)
+    return [mixed, *kept]
+
+
+def _attention_backward(slope: Tensor, given: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+    """Return what q, k and v, `given`, change the loss by, if attention changes it by `slope` [b, heads, t, d]."""
+    (q, k, v), (mixed, *weights) = given, kept
+    kv_heads, d = k.shape[1], q.shape[-1]
+    scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
+    # what is subtracted of every slope joins the product as two more columns, high and low part, because a float32 sum
+    # of bfloat16 products is the only place where the difference survives the rounding (Dao et al. 2022, algorithm 4)
+    towards = (slope * mixed).sum(-1, keepdim=True, dtype=exact)
+    slopes = _two_more(_sharing(slope, kv_heads), -_sharing(towards, kv_heads))
+    queries, values, scaled = _sharing(q, kv_heads).contiguous(), _two_more(v), (k * scale).contiguous()
+    to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
+    for (rows, block), own in zip(_blocks(q), weights, strict=True):
+        before, shape = slice(block.stop), (-1, kv_heads, block.stop, d)
+        some = _matrices(slopes[rows, :, block])
+        to_scores = torch.bmm(some, _matrices(values[rows, :, before]).mT).mul_(own)
+        to_v[rows, :, before] += torch.bmm(own.mT, some[..., :d]).view(shape)
+        to_k[rows, :, before] += torch.bmm(to_scores.mT, _matrices(queries[rows, :, block])).view(shape)
+        some = torch.bmm(to_scores, _matrices(scaled[rows, :, before]))
+        _sharing(to_q, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
+    return [to_q, to_k.mul_(scale).to(k.dtype), to_v.to(v.dtype)]
+
+
+def _slopes_of_attention(ctx: Any, slopes: list[Tensor]) -> tuple[Tensor, ...]:
+    q, k, v, *kept = ctx.saved_tensors
+    return tuple(_attention_back(slopes[0], [q, k, v], kept))
+
+
+# operations to torch, which a compiler leaves as they are: it would write their products out, block after block, for half a
+# minute and no gain. Its cache knows them by their names, and would go on with a gradient as it was before an edit, so the
+# names change with this file
+_EDITION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+cpu_attention = torch.library.custom_op(f"sovereign::attention_{_EDITION}", _attention, mutates_args=())
+_attention_back = torch.library.custom_op(f"sovereign::attention_back_{_EDITION}", _attention_backward, mutates_args=())
+WRITTEN_OUT: dict[Any, Callable[..., list[Tensor]]] = {}  # what each does, for whoever counts its tensors
+for _named, _written in ((cpu_attention, _attention), (_attention_back, _attention_backward)):
+    _named.register_fake(_written)  # tensors without content go the same way as others
+    WRITTEN_OUT[_named._opoverload] = _written
+cpu_attention.register_autograd(
+    _slopes_of_attention, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, *output)
+)
 
 
 def _sharing(x: Tensor, kv_heads: int) -> Tensor:
@@ -225,7 +235,8 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """Return x [..., h] over the root of its mean square, times weight [h] (Zhang & Sennrich 2019)."""
     if x.dtype == torch.float32:
         weight = weight.float()  # a frozen one may be kept in bfloat16, above an embedding that moves in float32
-    if x.device.type == "cpu" and x.requires_grad and x.dtype in (torch.float32, torch.float64):
+    plain = torch.compiler.is_compiling()  # a compiler writes out what stands here, and keeps what it writes
+    if x.device.type == "cpu" and x.requires_grad and x.dtype in (torch.float32, torch.float64) and not plain:
         return _CpuRMSNorm.apply(x, weight, epsilon)
     return F.rms_norm(x, weight.shape, weight, epsilon)
 
@@ -256,7 +267,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     `cos` and `sin` [t, 1, d] or [b, t, 1, d] in the dtype of x hold each angle at both places of its pair, the sine
     negative at the first. They may hold it for as many heads as x has, or for more.
     """
-    return _Rotate.apply(x, cos[..., : x.shape[-2], :], sin[..., : x.shape[-2], :])
+    cos, sin = cos[..., : x.shape[-2], :], sin[..., : x.shape[-2], :]
+    return _turned(x, cos, sin) if torch.compiler.is_compiling() else _Rotate.apply(x, cos, sin)
 
 
 class _Rotate(torch.autograd.Function):

@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sovereign.training.layers import layers
+
 Sharing = Literal["ddp", "fsdp"]
 Value = TypeVar("Value")
 PATIENCE = timedelta(hours=2)  # for another process, which may be building a corpus; a dead one is noticed at once
@@ -145,12 +147,6 @@ def shard(model: nn.Module, ranks: Ranks, sharing: Sharing, device: torch.device
     for name in METHODS:
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)
-
-
-def layers(model: nn.Module) -> list[nn.Module]:
-    """Return the repeated blocks of a decoder: the longest list of modules in it."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    return list(max(lists, key=lambda one: sum(weight.numel() for weight in one.parameters()), default=[]))
 
 
 class _Scored(nn.Module):

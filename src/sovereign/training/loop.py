@@ -18,11 +18,15 @@ from sovereign.model.kernels import IGNORED
 from sovereign.training.device import Precision, keep_freed_memory, multiplying
 from sovereign.training.distributed import ALONE, Ranks, shared_loss
 from sovereign.training.guards import Guards, Spike, Stopped, agreed, rate_as_planned
+from sovereign.training.layers import training_layers
+from sovereign.training.memory import settle
 from sovereign.training.movement import Before
-from sovereign.training.recompute import recompute_layers
 from sovereign.training.scaling import LossScale, clipped
 from sovereign.training.watchdog import Watchdog
 
+SETTLING = (
+    3  # steps whose freed memory goes back to the system: a compiler's leavings lie where no tensor will fit again
+)
 FIRST_LOSS_MARGIN = 0.5  # nats between the first loss and the expected one before it is remarked on
 
 
@@ -89,16 +93,18 @@ def train(
     last = settings.steps if until is None else until
     if device.type == "cpu":
         keep_freed_memory()
-    if settings.activation_checkpointing:
-        recompute_layers(model)
     summed_loss, exchanging = shared_loss(model, ranks)
-    if settings.compile:
+    by_layer = settings.compile and device.type == "cpu"  # where the head is written out; a GPU's is compiled as well
+    if settings.compile and not by_layer:
         summed_loss = torch.compile(summed_loss)
     if loss_scale is None and precision == "fp16":
         loss_scale = LossScale()
     guards = Guards(losses, repeating)
 
-    with Watchdog(settings.stall_seconds, stalled or (lambda *silence: log("notice", **stall_notice(*silence)))) as dog:
+    with (
+        training_layers(model, recomputed=settings.activation_checkpointing, compiled=by_layer),
+        Watchdog(settings.stall_seconds, stalled or (lambda *silence: log("notice", **stall_notice(*silence)))) as dog,
+    ):
 
         def backward(parts: Sequence[tuple[Tensor, Tensor, int]], divisor: float) -> float:
             """Add the gradient of the loss summed over all parts, over `divisor`; return that sum."""
@@ -165,6 +171,8 @@ def train(
             scaled = {"loss_scale": scale, "overflows": overflows} if loss_scale else {}
             if loss_scale:
                 loss_scale.applied()
+            if by_layer and step <= done + SETTLING:
+                settle()
             seconds = time.perf_counter() - began
             clock += seconds
 

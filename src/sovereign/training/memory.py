@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sovereign.contract.training import Training
+from sovereign.model.kernels import WRITTEN_OUT
 from sovereign.training.device import Precision, multiplying
+from sovereign.training.layers import training_layers
 from sovereign.training.optimizer import optimizer_for
-from sovereign.training.recompute import recompute_layers
 
 PRODUCTS = (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.addmm, torch.ops.aten.baddbmm)
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -50,6 +51,9 @@ class _Tally(TorchDispatchMode):
         self.products: set[Any] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in WRITTEN_OUT:
+            with self:
+                return WRITTEN_OUT[func](*args)
         made = func(*args, **(kwargs or {}))
         if func.overloadpacket in PRODUCTS and made.dtype != torch.float32:
             self.products.add((func, *((tuple(one.shape), one.stride()) for one in args if isinstance(one, Tensor))))
@@ -86,11 +90,9 @@ def taken(
     with fake:
         model = build()
         _move(model, device)
-    with fake, _Tally() as tally:
+    with fake, _Tally() as tally, training_layers(model, recomputed=settings.activation_checkpointing):
         for tensor in (*model.parameters(), *model.buffers()):
             tally.count(tensor)
-        if settings.activation_checkpointing:
-            recompute_layers(model)
         # bitsandbytes' kernels know no tensors without content; its moments are counted as the two bytes they are
         eight = settings.optimizer.kind == "adamw8bit"
         optimizer = None if eight else optimizer_for(model, settings.optimizer)
