@@ -221,6 +221,17 @@ def test_attention_in_bf16_has_the_value_and_gradients_of_attention(heads, kv_he
             assert error < bound
 
 
+@pytest.mark.parametrize("positions", [70, 130])
+def test_attention_is_an_operation_to_torch(positions):
+    """Its schema, its tensors without content and its registered gradient are what torch asks of an operation's author."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, positions, n, 8, generator=draw).bfloat16().transpose(1, 2) for n in (4, 2, 2))
+    for one in (q, k, v):
+        one.requires_grad_()
+
+    torch.library.opcheck(cpu_attention, (q, k, v))
+
+
 @pytest.mark.parametrize("positions", [KEPT, KEPT + 1])
 def test_attention_over_many_positions_is_torchs(positions):
     """As many weights as are kept are ours; beyond, where they would fill the memory, it is SDPA to the bit."""

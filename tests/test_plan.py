@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sovereign.contract.model import Decoder as Shape
 from sovereign.contract.training import Adamw8bit, Muon, Schedule, Training
 from sovereign.model.decoder import build
-from sovereign.training.memory import expected_peak, forget_peak, peak_bytes, taken
+from sovereign.training import memory
+from sovereign.training.memory import Taken, expected_peak, forget_peak, peak_bytes, taken
 
 CPU = torch.device("cpu")
 SMALL = {"hidden": 256, "layers": 4, "heads": 8, "kv_heads": 4, "ffn": 768, "context": 256}
@@ -28,6 +29,7 @@ CASES: list[tuple[dict[str, int], int, str, dict[str, Any]]] = [
     (SMALL, 4096, "fp32", {"sequences": 8, "activation_checkpointing": True}),
     (SMALL, 4096, "bf16", {"sequences": 8}),
     (SMALL, 4096, "bf16", {"sequences": 32}),
+    (SMALL, 4096, "bf16", {"sequences": 8, "compile": True}),
     (LARGE, 8192, "fp32", {"sequences": 4}),
     (LARGE, 8192, "bf16", {"sequences": 4}),
     (LARGE, 8192, "fp32", {"sequences": 2, "optimizer": {"kind": "muon"}}),
@@ -91,6 +93,22 @@ def test_what_takes_memory_is_counted() -> None:
     assert tensors(sequences=32) - state == pytest.approx(2 * (plain - state), rel=0.25)
     assert tensors(sequences=16, micro_batch=4) < 0.6 * plain
     assert tensors(sequences=16, activation_checkpointing=True) < 0.6 * plain
+
+
+def test_what_attention_takes_inside_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operation to torch, in bf16 it multiplies blocks; taken for a single step its products would not be seen."""
+
+    def found() -> Taken:
+        asked = training({"sequences": 4})
+        return taken(lambda: build(form, 512, 0), asked, 4, 192, "bf16", "cpu")
+
+    form = Shape(hidden=64, layers=2, heads=4, kv_heads=2, ffn=128, context=192)
+    inside = found()
+    monkeypatch.setattr(memory, "WRITTEN_OUT", {})
+    outside = found()
+
+    assert inside.products >= outside.products + 3 * 4  # of three blocks one product forward, four back, some alike
+    assert inside.tensors >= outside.tensors
 
 
 def test_two_kinds_of_moments_are_smaller() -> None:
