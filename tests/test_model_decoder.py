@@ -230,6 +230,11 @@ def test_attention_is_an_operation_to_torch(positions):
         one.requires_grad_()
 
     torch.library.opcheck(cpu_attention, (q, k, v))
+    with torch.profiler.profile() as profile:
+        cpu_attention(q, k, v)[0].sum().backward()
+    made = {event.key for event in profile.key_averages()}
+    assert "aten::zero_" in made  # of the slopes of keys and values
+    assert "aten::zeros" not in made  # planted: slopes of the weights, which nobody asks for, made of zeros
 
 
 @pytest.mark.parametrize("positions", [KEPT, KEPT + 1])

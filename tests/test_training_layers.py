@@ -98,6 +98,27 @@ def test_compiled_layers_have_the_gradients_of_every_option(name, recomputed):
 
 @compiler
 @pytest.mark.slow
+def test_a_second_graph_serves_every_other_length():
+    """Batches of a dozen lengths, shorter and longer than a block of queries, take two graphs in bf16, not one each.
+
+    Caught: an attention whose outputs were as many as its blocks took one a length, and after eight torch gave up.
+    """
+    model = build(SHAPE, VOCABULARY, seed=0)
+    plain = build(SHAPE, VOCABULARY, seed=0)
+    counters.clear()
+    for t in range(40, 232, 16):
+        ids = ids_of(2, t + 1) % VOCABULARY
+        for one in (model, plain):
+            with torch.autocast("cpu", torch.bfloat16), training_layers(one, compiled=one is model):
+                one.loss(ids[:, :-1], ids[:, 1:]).backward()
+
+    assert counters["stats"]["unique_graphs"] <= 2
+    for a, b in zip(plain.parameters(), model.parameters(), strict=True):
+        assert (b.grad - a.grad).norm() < 0.03 * a.grad.norm()
+
+
+@compiler
+@pytest.mark.slow
 def test_a_compiled_run_repeats_itself_and_goes_on():
     """The same bits twice, and after a second call of the loop on the same model as after one."""
     whole, rows, _ = run(settings(6, compile=True), precision="bf16")

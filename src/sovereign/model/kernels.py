@@ -7,6 +7,7 @@ profile of the training step asked for it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ KEPT = 512  # positions up to which attention weights are kept: 2.3 MiB a sequen
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
-    """Return causal attention as `attention` does, and the weights of each block [some, queries, keys], in the dtype of q.
+    """Return causal attention as `attention` does, and its weights, block after block in one row, in the dtype of q.
 
     Batched matrix products, of a block of queries with all keys up to its last at a time. Weights are computed once and
     kept for the way back; those of many positions would fill the memory, and SDPA, which makes them anew, takes those.
@@ -139,25 +140,23 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
     kv_heads, d = k.shape[1], q.shape[-1]
     exact = torch.promote_types(q.dtype, torch.float32)
     queries, keys = _sharing(q, kv_heads).to(exact).contiguous(), k.to(exact).contiguous()
-    values, mixed, kept = v.contiguous(), torch.empty_like(q), []
+    values, mixed, kept = v.contiguous(), torch.empty_like(q), q.new_empty(_weights(q))
     # the same memory for the scores of every block, as much as the last and longest needs
     room = queries.new_empty(max(queries[rows, :, at, :, 0].numel() * at.stop for rows, at in _blocks(q)))
     with torch.autocast(q.device.type, enabled=False):  # it would round the scores
-        for rows, block in _blocks(q):
+        for (rows, block), weights in zip(_blocks(q), _split(kept, q, kv_heads), strict=True):
             some, seen = _matrices(queries[rows, :, block]), _matrices(keys[rows, :, : block.stop])
-            scores = room[: some[..., 0].numel() * block.stop].view(len(some), -1, block.stop)
+            scores = room[: weights.numel()].view_as(weights)
             torch.baddbmm(scores, some, seen.mT, beta=0, alpha=d**-0.5, out=scores)
             scores[..., block] += _hiding(queries[rows, :, block])
-            weights = torch.softmax(scores, -1, out=scores).to(q.dtype, copy=True)
+            weights.copy_(torch.softmax(scores, -1, out=scores))
             some = torch.bmm(weights, _matrices(values[rows, :, : block.stop]))
             _sharing(mixed, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
-            kept.append(weights)
-    return [mixed, *kept]
+    return [mixed, kept]
 
 
-def _attention_backward(slope: Tensor, given: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-    """Return what q, k and v, `given`, change the loss by, if attention changes it by `slope` [b, heads, t, d]."""
-    (q, k, v), (mixed, *weights) = given, kept
+def _attention_backward(slope: Tensor, q: Tensor, k: Tensor, v: Tensor, mixed: Tensor, kept: Tensor) -> list[Tensor]:
+    """Return what q, k and v change the loss by, if attention, `mixed`, changes it by `slope` [b, heads, t, d]."""
     kv_heads, d = k.shape[1], q.shape[-1]
     scale, exact = d**-0.5, torch.promote_types(q.dtype, torch.float32)
     # what is subtracted of every slope joins the product as two more columns, high and low part, because a float32 sum
@@ -166,20 +165,24 @@ def _attention_backward(slope: Tensor, given: list[Tensor], kept: list[Tensor]) 
     slopes = _two_more(_sharing(slope, kv_heads), -_sharing(towards, kv_heads))
     queries, values, scaled = _sharing(q, kv_heads).contiguous(), _two_more(v), (k * scale).contiguous()
     to_q, to_k, to_v = torch.empty_like(q), torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
-    for (rows, block), own in zip(_blocks(q), weights, strict=True):
+    for (rows, block), weights in zip(_blocks(q), _split(kept, q, kv_heads), strict=True):
         before, shape = slice(block.stop), (-1, kv_heads, block.stop, d)
         some = _matrices(slopes[rows, :, block])
-        to_scores = torch.bmm(some, _matrices(values[rows, :, before]).mT).mul_(own)
-        to_v[rows, :, before] += torch.bmm(own.mT, some[..., :d]).view(shape)
+        to_scores = torch.bmm(some, _matrices(values[rows, :, before]).mT).mul_(weights)
+        to_v[rows, :, before] += torch.bmm(weights.mT, some[..., :d]).view(shape)
         to_k[rows, :, before] += torch.bmm(to_scores.mT, _matrices(queries[rows, :, block])).view(shape)
         some = torch.bmm(to_scores, _matrices(scaled[rows, :, before]))
         _sharing(to_q, kv_heads)[rows, :, block] = some.view_as(queries[rows, :, block])
     return [to_q, to_k.mul_(scale).to(k.dtype), to_v.to(v.dtype)]
 
 
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: list[Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # nobody takes a gradient through the weights: it would be made, of zeros
+    ctx.save_for_backward(*inputs, *output)
+
+
 def _slopes_of_attention(ctx: Any, slopes: list[Tensor]) -> tuple[Tensor, ...]:
-    q, k, v, *kept = ctx.saved_tensors
-    return tuple(_attention_back(slopes[0], [q, k, v], kept))
+    return tuple(_attention_back(slopes[0], *ctx.saved_tensors))
 
 
 # operations to torch, which a compiler leaves as they are: it would write their products out, block after block, for half a
@@ -188,13 +191,14 @@ def _slopes_of_attention(ctx: Any, slopes: list[Tensor]) -> tuple[Tensor, ...]:
 _EDITION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
 cpu_attention = torch.library.custom_op(f"sovereign::attention_{_EDITION}", _attention, mutates_args=())
 _attention_back = torch.library.custom_op(f"sovereign::attention_back_{_EDITION}", _attention_backward, mutates_args=())
-WRITTEN_OUT: dict[Any, Callable[..., list[Tensor]]] = {}  # what each does, for whoever counts its tensors
-for _named, _written in ((cpu_attention, _attention), (_attention_back, _attention_backward)):
-    _named.register_fake(_written)  # tensors without content go the same way as others
-    WRITTEN_OUT[_named._opoverload] = _written
-cpu_attention.register_autograd(
-    _slopes_of_attention, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, *output)
-)
+# what they give, where lengths are symbols: compiled once, they then serve batches of every length
+cpu_attention.register_fake(lambda q, k, v: [torch.empty_like(q), q.new_empty(_weights(q))])
+_attention_back.register_fake(lambda slope, q, k, v, mixed, kept: [torch.empty_like(one) for one in (q, k, v)])
+cpu_attention.register_autograd(_slopes_of_attention, setup_context=_keep)
+WRITTEN_OUT: dict[Any, Callable[..., list[Tensor]]] = {  # what each does, for whoever counts its tensors
+    cpu_attention._opoverload: _attention,
+    _attention_back._opoverload: _attention_backward,
+}
 
 
 def _sharing(x: Tensor, kv_heads: int) -> Tensor:
@@ -216,11 +220,31 @@ def _hiding(queries: Tensor) -> Tensor:
 def _blocks(q: Tensor) -> Iterator[tuple[slice, slice]]:
     """Yield which sequences and queries of q [b, heads, t, d] to take together."""
     b, heads, t, _ = q.shape
-    size = max(64, -(-t // 8))
+    size = _block(t)
     together = max(1, 2**20 // (heads * size * t))  # 2 MiB of bfloat16 weights at a time stay in a CPU's cache
     for first in range(0, b, together):
         for start in range(0, t, size):
             yield slice(first, min(first + together, b)), slice(start, min(start + size, t))
+
+
+def _block(t: int) -> int:
+    return max(64, -(-t // 8))
+
+
+def _weights(q: Tensor) -> int:
+    """Return how many weights attention has from q [b, heads, t, d]: of every query, with the keys up to its block's last."""
+    b, heads, t, _ = q.shape
+    size, whole = _block(t), (t - 1) // _block(t)  # the last block may be shorter than the whole ones before it
+    return b * heads * (size * size * whole * (whole + 1) // 2 + (t - whole * size) * t)
+
+
+def _split(kept: Tensor, q: Tensor, kv_heads: int) -> Iterator[Tensor]:
+    """Yield the part of `kept` of each block of q, [sequences * kv heads, queries * group, keys]."""
+    first, group = 0, q.shape[1] // kv_heads
+    for rows, block in _blocks(q):
+        shape = (rows.stop - rows.start) * kv_heads, (block.stop - block.start) * group, block.stop
+        yield kept[first : first + math.prod(shape)].view(shape)
+        first += math.prod(shape)
 
 
 def _two_more(x: Tensor, shift: Tensor | None = None) -> Tensor:

@@ -26,16 +26,16 @@ def training_layers(model: nn.Module, *, recomputed: bool = False, compiled: boo
     `recomputed`: inner values are computed again in the backward pass instead of kept (Chen et al. 2016). `compiled`:
     torch.compile makes one forward and one backward pass for all layers of a kind. The model compiled as a whole is the
     same code over again, which costs each layer's time and memory. Where no gradient is asked for nothing changes: an
-    evaluation, or a text sampled, has too many shapes to compile.
+    evaluation, or a text sampled, has too many shapes to compile. A copy of the model taken within is not one of its own.
     """
     changed = layers(model) if recomputed or compiled else []
     before = [vars(layer).get("forward") for layer in changed]
     for layer in changed:
         plain = training = layer.forward
-        if recomputed:
-            training = _recomputed(training)
         if compiled:
             training = _compiled(training)
+        if recomputed:  # around what is compiled: a break in the graph within would leave the layer as it was
+            training = _recomputed(training)
         layer.forward = _with_gradients(training, plain)
     try:
         yield
